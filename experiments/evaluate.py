@@ -1,0 +1,235 @@
+"""`lewm evaluate`: plan from pixels on frozen pairs, beside the random and greedy floors."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from envs import GoalTask, UniformHold
+from envs.policies import Greedy, Policy
+from experiments.build import build_optional, build_task
+from experiments.pairs import Pairs, draw_pairs
+from experiments.records import EpisodeRecord, append, read, summarise
+from experiments.runs import claim_folder, prepare_machine, progress, provenance, say, write_json
+from lewm import checkpoint
+from lewm.models import WorldModel
+from lewm.types import InputError
+from planners import MPC
+
+Act = Callable[[int], np.ndarray]
+Begin = Callable[[GoalTask, Sequence[int]], Act]
+
+FLOORS: dict[str, Policy] = {"random": UniformHold(hold=5), "greedy": Greedy()}
+
+
+def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Run what is missing of an evaluation and write its summary; see `configs/evaluate.yaml`."""
+    prepare_machine(config["threads"])
+    model = checkpoint.load(config["run"], plugins=config["plugins"])
+    facts = checkpoint.provenance(config["run"])
+    env = config.get("env") or facts["data"]["source"]["env"]
+    task = build_task(env, 1)
+    if task.image_shape != model.image_shape:
+        raise InputError(
+            f"the model was trained on images of shape {model.image_shape}, the task renders {task.image_shape}; "
+            f"evaluate with env.image_size={model.image_shape[0]}"
+        )
+    pairs = draw_pairs(task, config["pairs"], config["pairs_seed"])
+    controller = _controller(model, config)
+    sample = controller(1, [0])
+    protocol = {
+        "track": "free",
+        "env": env,
+        "pairs": len(pairs),
+        "pairs_fingerprint": pairs.fingerprint,
+        "pairs_presolved_removed": pairs.presolved,
+        "budget": config["budget"],
+        "floors": list(config["floors"]),
+        "checkpoint": _hash(checkpoint.find(config["run"]) / "model.safetensors"),
+        "planner": {"name": type(sample.planner).__name__, **_plain(sample.planner)},
+        "cost": {"name": type(sample.cost).__name__, **_plain(sample.cost)},
+        "replan_every": sample.replan_every,
+        "seed": config["seed"],
+    }
+    out = Path(config["out"])
+    claim_folder(out, "evaluate", protocol)
+
+    begin = time.perf_counter()
+    policies: dict[str, Begin] = {"model": _planning(controller)}
+    policies |= {name: _scripted(_floor(name), config["budget"]) for name in config["floors"]}
+    log = out / "episodes.jsonl"
+    done = {(record.policy, record.pair) for record in read(log)}
+    total = len(policies) * len(pairs)
+    with progress(total, "evaluate", "episodes", initial=len(done)) as bar:
+        for name, policy in policies.items():
+            missing = [pair for pair in range(len(pairs)) if (name, pair) not in done]
+            for rows in _batches(missing, config["rows"]):
+                append(log, run_pairs(env, pairs, rows, name, policy, config, bar))
+    records = read(log)
+    latency = _latency(env, pairs, records, controller, config)
+    summary = {
+        **summarise(records),
+        **latency,
+        "seed": facts["seed"],
+        "planner_seed": config["seed"],
+        "seconds_evaluate": round(time.perf_counter() - begin, 2),
+        "threads": config["threads"],
+        "device": "cpu",
+        "data_fingerprint": facts["data"]["fingerprint"],
+        "train_steps": facts["steps"],
+        "probe_r2": facts["probe_r2"],
+        "protocol": protocol,
+        **provenance(),
+    }
+    write_json(out / "summary.json", summary)
+    say(f"evaluate  {headline(summary)} ({summary['seconds_evaluate']:.1f} s)")
+    return summary
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """The result in one line."""
+    low, high = summary["success_final_interval"]
+    parts = [f"success {summary['success_final']:.1%} [{low:.1%}, {high:.1%}] of {summary['n']} at the end"]
+    if summary["detour_final"] is not None:
+        parts.append(f"detour {summary['detour_final']:.1%}")
+    parts += [f"{floor} {summary[f'{floor}_final']:.1%}" for floor in FLOORS if f"{floor}_final" in summary]
+    parts.append(f"plan {summary['plan_ms_p50']:.1f} ms")
+    return ", ".join(parts)
+
+
+def run_pairs(
+    env: Mapping[str, Any],
+    pairs: Pairs,
+    rows: Sequence[int],
+    name: str,
+    begin: Begin,
+    config: Mapping[str, Any],
+    bar: tqdm | None = None,
+) -> list[EpisodeRecord]:
+    """Run some pairs for the whole budget under one policy. A pair's outcome depends on its own seed alone."""
+    task = build_task(env, len(rows))
+    task.reset(pairs.starts[rows], pairs.goals[rows])
+    seeds = [int(np.random.SeedSequence([config["seed"], pair]).generate_state(1)[0]) for pair in rows]
+    act = begin(task, seeds)
+    states, successes = [task.get_state()], []
+    for t in range(config["budget"]):
+        task.step(act(t))
+        states.append(task.get_state())
+        successes.append(task.success())
+        if bar is not None:
+            bar.update(round(len(rows) * (t + 1) / config["budget"]) - round(len(rows) * t / config["budget"]))
+    path, reached = np.stack(states, axis=1), np.stack(successes, axis=1)
+    return [
+        EpisodeRecord(
+            policy=name,
+            pair=pair,
+            detour=bool(pairs.detour[pair]),
+            start=pairs.starts[pair].tolist(),
+            goal=pairs.goals[pair].tolist(),
+            success_final=bool(reached[k, -1]),
+            success_ever=bool(reached[k].any()),
+            first_success=int(reached[k].argmax()) + 1 if reached[k].any() else None,
+            states=path[k].tolist(),
+            seed=seeds[k],
+        )
+        for k, pair in enumerate(rows)
+    ]
+
+
+def _controller(model: WorldModel, config: Mapping[str, Any]) -> Callable[[int, Sequence[int]], MPC]:
+    """(rows, seeds) -> MPC, as the config says or the checkpoint recommends."""
+    planner = build_optional("planner", config.get("planner"))
+    cost = build_optional("cost", config.get("cost"))
+
+    def make(rows: int, seeds: Sequence[int]) -> MPC:
+        return MPC(model, rows=rows, planner=planner, cost=cost, replan_every=config["replan_every"], seeds=seeds)
+
+    return make
+
+
+def _planning(controller: Callable[[int, Sequence[int]], MPC]) -> Begin:
+    def begin(task: GoalTask, seeds: Sequence[int]) -> Act:
+        agent = controller(task.rows, seeds)
+        agent.reset(task.render_goal())
+        return lambda t: agent.act(task.render())
+
+    return begin
+
+
+def _scripted(policy: Policy, steps: int) -> Begin:
+    def begin(task: GoalTask, seeds: Sequence[int]) -> Act:
+        act = policy.begin(task, [np.random.default_rng(seed) for seed in seeds], steps)
+        return lambda t: act(t, task.get_state())
+
+    return begin
+
+
+def _floor(name: str) -> Policy:
+    if name not in FLOORS:
+        raise InputError(f"floors are {', '.join(FLOORS)}, got '{name}'")
+    return FLOORS[name]
+
+
+def _latency(
+    env: Mapping[str, Any],
+    pairs: Pairs,
+    records: Sequence[EpisodeRecord],
+    controller: Callable[[int, Sequence[int]], MPC],
+    config: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Time single decisions by running some pairs alone, and hold their outcomes against the batched ones."""
+    plan_ms, evaluations = [], []
+
+    def timed(task: GoalTask, seeds: Sequence[int]) -> Act:
+        agent = controller(1, seeds)
+        agent.reset(task.render_goal())
+
+        def act(t: int) -> np.ndarray:
+            image, before = task.render(), agent.last_plan
+            begin = time.perf_counter()
+            action = agent.act(image)
+            if agent.last_plan is not before:
+                plan_ms.append((time.perf_counter() - begin) * 1e3)
+                evaluations.append(agent.last_plan.evaluations)
+            return action
+
+        return act
+
+    batched = {record.pair: record for record in records if record.policy == "model"}
+    for pair in range(min(config["latency_pairs"], len(pairs))):
+        (alone,) = run_pairs(env, pairs, [pair], "model", timed, config)
+        if alone != batched[pair]:
+            raise RuntimeError(f"pair {pair} ended differently alone than in its batch: row independence is broken")
+    if not plan_ms:
+        return {"plan_ms_p50": float("nan"), "plan_ms_p95": float("nan"), "decisions_timed": 0}
+    return {
+        "plan_ms_p50": round(float(np.percentile(plan_ms, 50)), 2),
+        "plan_ms_p95": round(float(np.percentile(plan_ms, 95)), 2),
+        "decisions_timed": len(plan_ms),
+        "model_evaluations_per_decision": float(np.mean(evaluations)),
+    }
+
+
+def _batches(pairs: Sequence[int], rows: int) -> Iterator[Sequence[int]]:
+    if rows < 1:
+        raise InputError(f"rows must be at least 1, got {rows}")
+    for first in range(0, len(pairs), rows):
+        yield pairs[first : first + rows]
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    """The plain settings of a planner or cost, for the record."""
+    return {k: v for k, v in vars(part).items() if isinstance(v, int | float | str | bool)} | {
+        k: _plain(v) for k, v in vars(part).items() if hasattr(v, "__dict__") and not isinstance(v, torch.Tensor)
+    }
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

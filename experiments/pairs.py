@@ -1,0 +1,63 @@
+"""The `free` track: start/goal pairs drawn from the task, half of them `detour`, pre-solved ones removed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs import GoalTask
+from lewm.types import InputError
+
+MAX_DRAWS = 100_000
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Frozen evaluation pairs: `starts` and `goals` (n, s), `detour` (n,) bool; what was left out, and why.
+
+    `presolved` counts drawn pairs that were already solved at the start.
+    """
+
+    starts: np.ndarray
+    goals: np.ndarray
+    detour: np.ndarray
+    presolved: int
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the pairs."""
+        return hashlib.sha256(self.starts.tobytes() + self.goals.tobytes()).hexdigest()[:16]
+
+
+def draw_pairs(task: GoalTask, count: int, seed: int) -> Pairs:
+    """Draw `count` unsolved pairs; half `detour` and half not, interleaved, where the task knows detours.
+
+    Args:
+        task: with one row; its state is overwritten.
+        seed: of the pairs, independent of every training and planning seed.
+    """
+    rng = np.random.default_rng([seed, 0x9A125])
+    kinds: dict[bool, list[tuple[np.ndarray, np.ndarray]]] = {False: [], True: []}
+    presolved = 0
+    for draw in range(MAX_DRAWS):
+        start, goal = task.sample_state(rng)[None], task.sample_state(rng)[None]
+        task.reset(start, goal)
+        if task.success()[0]:
+            presolved += 1
+        else:
+            kinds[bool(task.detour(start, goal)[0])].append((start[0], goal[0]))
+        enough = len(kinds[False]) >= count - count // 2 and len(kinds[True]) >= count // 2
+        if enough or (not kinds[True] and len(kinds[False]) >= count and draw >= 20 * count):
+            break
+    detour_count = count // 2 if kinds[True] else 0
+    plain, around = kinds[False][: count - detour_count], kinds[True][:detour_count]
+    if len(plain) + len(around) < count:
+        raise InputError(f"found only {len(plain) + len(around)} unsolved pairs in {MAX_DRAWS} draws; check the task")
+    order = np.argsort(np.r_[np.arange(len(plain)) * 2 + 1, np.arange(len(around)) * 2], kind="stable")
+    starts, goals = (np.array([pair[k] for pair in plain + around])[order] for k in (0, 1))
+    return Pairs(starts, goals, (np.arange(count) >= len(plain))[order], presolved)

@@ -1,0 +1,91 @@
+"""`lewm train`: data set -> world model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.build import build_model
+from experiments.runs import claim_folder, prepare_machine, progress, provenance, say
+from lewm import checkpoint, registry
+from lewm.data import EpisodeReader, Windows, split_episodes
+from lewm.diagnosis import RidgeProbe
+from lewm.models import WorldModel
+from lewm.types import InputError
+
+PROBE_FRAMES = 2000
+
+
+def train(config: Mapping[str, Any]) -> Path:
+    """Train, or continue a run that was cut off; see `configs/train.yaml` for the settings."""
+    run, reader = Path(config["out"]), EpisodeReader(config["data"])
+    _check_images(reader, config["model"]["image_size"])
+    training, held_out = split_episodes(reader, config["validation"])
+    prepare_machine(config["threads"])
+    trainer = registry.build("trainer", config["trainer"])
+    objective = registry.build("objective", config["objective"])
+    model = build_model(config["model"], reader.action_spec(training), config["seed"])
+    model.recommendation = {key: config[key] for key in ("planner", "cost", "replan_every")}
+    windows = Windows(reader, training, frames=trainer.frames, block=model.action_block, pad=model.history - 1)
+
+    settings = {key: value for key, value in config.items() if key not in ("out", "data")}
+    claim_folder(run, "train", {**settings, "data_fingerprint": reader.fingerprint})
+    if (run / "checkpoint").exists():
+        say(f"train     already done: {run / 'checkpoint'}")
+        return run
+    begin = time.perf_counter()
+    with progress(trainer.steps, "train", "steps") as bar:
+
+        def on_step(step: int, metrics: Mapping[str, float]) -> None:
+            bar.update(step - bar.n)
+            if metrics:
+                bar.set_postfix_str(f"loss {metrics['loss']:.3f}, rank {metrics['effective_rank']:.0f}")
+
+        trainer.fit(model, objective, windows, run, config["seed"], on_step)
+    r2 = probe(model, reader, training, held_out)
+    facts = {
+        "data": {"fingerprint": reader.fingerprint, "source": reader.info.source},
+        "steps": trainer.steps,
+        "seed": config["seed"],
+        "seconds": round(time.perf_counter() - begin, 2),
+        "probe_r2": r2,
+        "plugins": config["plugins"],
+        **provenance(),
+    }
+    checkpoint.save(model, run / "checkpoint", facts)
+    seen = f", state probe R2 {min(r2):.4f} (worst axis, held-out episodes)" if r2 else ""
+    say(f"train     {trainer.steps} steps in {run} ({facts['seconds']:.1f} s{seen})")
+    return run
+
+
+@torch.no_grad()
+def probe(model: WorldModel, reader: EpisodeReader, training: np.ndarray, held_out: np.ndarray) -> list[float] | None:
+    """R2 of a linear probe of the true state, fitted on training and scored on held-out episodes, per axis."""
+    if "state" not in reader.info.columns:
+        return None
+    (z, state), (z_held, state_held) = (_encode_some(model, reader, part) for part in (training, held_out))
+    return RidgeProbe.fit(z, state).r2(z_held, state_held).tolist()
+
+
+def _encode_some(model: WorldModel, reader: EpisodeReader, episodes: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents and true states of up to `PROBE_FRAMES` random frames of these episodes."""
+    stride = reader.info.columns["pixels"].stride
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(episodes, PROBE_FRAMES)
+    frames = rng.integers(0, reader.steps[chosen] // stride + 1)
+    z = model.encode(torch.from_numpy(reader.frames("pixels", chosen, frames)))
+    return z, torch.from_numpy(reader.gather("state", chosen, frames * stride))
+
+
+def _check_images(reader: EpisodeReader, size: int) -> None:
+    shape = reader.info.columns["pixels"].shape
+    if shape != (size, size, 3):
+        raise InputError(
+            f"{reader.folder} holds images of shape {shape}, the model takes ({size}, {size}, 3); "
+            f"choose model.image_size={shape[0]}, or collect with env.image_size={size}"
+        )

@@ -1,0 +1,128 @@
+"""Save and load a model: a folder of safetensors and JSON that is sufficient by itself and cannot run code.
+
+    <checkpoint>/
+      model.safetensors   all weights and normalisers
+      config.json         architecture, by registered names
+      meta.json           action spec, recommendation, and where the model came from
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lewm.models import WorldModel, WorldModelConfig
+from lewm.registry import load_plugins
+from lewm.types import ActionSpec, InputError
+
+FORMAT, VERSION = "lewm-checkpoint", 1
+
+
+def save(model: WorldModel, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
+    """Write a checkpoint atomically; an older one at the same place is replaced as a whole.
+
+    Args:
+        provenance: JSON facts about training (data fingerprint, steps, versions, plugins needed).
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".checkpoint-", dir=folder.parent))
+    spec = {name: value.tolist() for name, value in vars(model.action_spec).items()}
+    meta = {"action_spec": spec, "recommendation": model.recommendation, "provenance": dict(provenance or {})}
+    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, temporary / "model.safetensors")
+    config = {"format": FORMAT, "version": VERSION, "model": asdict(model.config)}
+    (temporary / "config.json").write_text(json.dumps(config, indent=1))
+    (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
+    for path in temporary.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    temporary.chmod(0o755)
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}-old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old)
+    else:
+        temporary.rename(folder)
+
+
+def load(path: Path | str, *, device: str = "cpu", plugins: Iterable[str] = ()) -> WorldModel:
+    """Load a model in evaluation mode from a checkpoint folder, or from a run folder that holds one.
+
+    Args:
+        plugins: installed packages whose registered parts the checkpoint needs; only you can name them.
+
+    Raises:
+        InputError: no checkpoint there, a damaged file, a missing or unknown tensor, an unknown part.
+    """
+    folder = find(path)
+    load_plugins(plugins)
+    config, meta = _read(folder / "config.json"), _read(folder / "meta.json")
+    if config.get("format") != FORMAT or config.get("version") != VERSION:
+        raise InputError(
+            f"{folder}/config.json is {config.get('format')} version {config.get('version')}, "
+            f"this lewm reads {FORMAT} version {VERSION}"
+        )
+    try:
+        model_config = WorldModelConfig(**config["model"])
+        spec = ActionSpec(**meta["action_spec"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder} does not describe a model this lewm knows: {error}") from None
+    try:
+        model = WorldModel(model_config, spec)
+    except InputError as error:
+        needs = [p for p in meta.get("provenance", {}).get("plugins", []) if p not in plugins]
+        hint = f"; it was trained with plugins {needs}: pass plugins={needs}" if needs else ""
+        raise InputError(f"{folder}: {error}{hint}") from None
+    _fill(model, folder / "model.safetensors")
+    model.recommendation = meta["recommendation"]
+    return model.to(device).eval()
+
+
+def find(path: Path | str) -> Path:
+    """The checkpoint folder at `path/checkpoint`, or at `path`."""
+    for folder in (Path(path) / "checkpoint", Path(path)):
+        if (folder / "meta.json").exists():
+            return folder
+    raise InputError(f"no checkpoint at {path} (no meta.json there or in {Path(path) / 'checkpoint'}); train one first")
+
+
+def provenance(path: Path | str) -> dict[str, Any]:
+    """Where a checkpoint came from: the facts given to `save`."""
+    return _read(find(path) / "meta.json")["provenance"]
+
+
+def _fill(model: WorldModel, path: Path) -> None:
+    try:
+        tensors = load_file(path)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read ({error}); restore it or train again") from None
+    wanted = model.state_dict()
+    missing, unknown = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
+    if missing or unknown:
+        raise InputError(f"{path} does not fit its config: missing tensors {missing[:3]}, unknown {unknown[:3]}")
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise InputError(f"{path}: '{name}' has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}")
+    with torch.no_grad():
+        model.load_state_dict(tensors)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; restore it or train again") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged: {error}") from None

@@ -1,0 +1,170 @@
+"""The only training loop. Every step is a function of (settings, seed, step), so an interrupted run continues
+to the same weights, bit for bit on a CPU with the same number of threads."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lewm.data import Windows
+from lewm.diagnosis.health import effective_rank
+from lewm.models import WorldModel
+from lewm.objectives import LossTerms
+from lewm.registry import register
+from lewm.training.schedule import warmup_cosine
+from lewm.types import InputError
+
+Objective = Callable[[torch.Tensor, torch.Tensor, torch.Generator], LossTerms]
+OnStep = Callable[[int, dict[str, float]], None]
+
+
+@register("trainer", "default")
+class Trainer:
+    """AdamW with warm-up, cosine decay and gradient clipping.
+
+    Args:
+        steps: optimiser steps in all; batch_size: windows per step; frames: per window.
+        learning_rate, weight_decay, warmup, clip: of AdamW, in steps and gradient norm.
+        log_every, save_every: steps between lines of metrics.jsonl, and between saved states.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int = 600,
+        batch_size: int = 64,
+        frames: int = 4,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-3,
+        warmup: int = 50,
+        clip: float = 1.0,
+        log_every: int = 10,
+        save_every: int = 100,
+    ) -> None:
+        if min(steps, batch_size - 1, frames - 1, log_every, save_every) < 1:
+            raise InputError(
+                "a trainer needs steps, log_every, save_every >= 1 and batch_size, frames >= 2; "
+                f"got {steps}, {log_every}, {save_every}, {batch_size}, {frames}"
+            )
+        self.steps, self.batch_size, self.frames = steps, batch_size, frames
+        self.learning_rate, self.weight_decay, self.warmup, self.clip = learning_rate, weight_decay, warmup, clip
+        self.log_every, self.save_every = log_every, save_every
+
+    def fit(
+        self, model: WorldModel, objective: Objective, windows: Windows, run: Path, seed: int, on_step: OnStep
+    ) -> None:
+        """Train `model` in place; continue from `run/training_state.pt` if there is one.
+
+        Args:
+            run: folder for `metrics.jsonl` and the training state.
+            on_step: called after each step with its number and, on logged steps, the metrics.
+
+        Raises:
+            InputError: the loss is not finite any more; the last saved state is kept.
+        """
+        optimiser = torch.optim.AdamW(
+            model.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
+        first = self._restore(run, model, optimiser)
+        model.train()
+        with torch.random.fork_rng(devices=[]), _MetricsLog(run / "metrics.jsonl", first) as log:
+            for step in range(first, self.steps):
+                terms, z, norm = self._step(model, objective, optimiser, windows, seed, step)
+                metrics = {}
+                done = step + 1
+                if done % self.log_every == 0 or done == self.steps:
+                    metrics = {
+                        "loss": terms.total.item(),
+                        "prediction": terms.prediction.item(),
+                        "regularisation": terms.regularisation.item(),
+                        "gradient_norm": norm.item(),
+                        "learning_rate": optimiser.param_groups[0]["lr"],
+                        "latent_std": z.std(dim=0).mean().item(),
+                        "effective_rank": effective_rank(z),
+                    }
+                    if not math.isfinite(metrics["loss"]):
+                        raise InputError(
+                            f"the loss became {metrics['loss']} at step {done}; lower trainer.learning_rate "
+                            f"(now {self.learning_rate}) and start in a new folder"
+                        )
+                    log.write({"step": done, **metrics})
+                if done % self.save_every == 0 or done == self.steps:
+                    log.sync()
+                    _save_state(run, model, optimiser, done)
+                on_step(done, metrics)
+        model.eval()
+
+    def _step(
+        self,
+        model: WorldModel,
+        objective: Objective,
+        optimiser: torch.optim.Optimizer,
+        windows: Windows,
+        seed: int,
+        step: int,
+    ) -> tuple[LossTerms, torch.Tensor, torch.Tensor]:
+        """One optimiser step; returns the loss terms, the latents (N, D) and the gradient norm."""
+        batch = windows.draw(step, self.batch_size, seed)
+        torch.manual_seed(hash((seed, step, 0)) % 2**63)  # dropout, inside fork_rng
+        generator = torch.Generator().manual_seed(hash((seed, step, 1)) % 2**63)
+        z = model.encode(torch.from_numpy(batch.pixels))
+        actions = torch.from_numpy(batch.actions).to(z.device)
+        terms = objective(z, model.predict(z[:, :-1], actions), generator)
+        optimiser.zero_grad(set_to_none=True)
+        terms.total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.clip)
+        for group in optimiser.param_groups:
+            group["lr"] = self.learning_rate * warmup_cosine(step, self.steps, self.warmup)
+        optimiser.step()
+        return terms, z.detach().flatten(0, 1), norm
+
+    @staticmethod
+    def _restore(run: Path, model: WorldModel, optimiser: torch.optim.Optimizer) -> int:
+        path = run / "training_state.pt"
+        if not path.exists():
+            return 0
+        try:
+            state = torch.load(path, weights_only=True)
+            model.load_state_dict(state["model"])
+            optimiser.load_state_dict(state["optimiser"])
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise InputError(f"{path} cannot be read ({error}); delete it to train from the start") from None
+        return state["step"]
+
+
+def _save_state(run: Path, model: WorldModel, optimiser: torch.optim.Optimizer, step: int) -> None:
+    temporary = run / ".training_state.tmp"
+    with temporary.open("wb") as file:
+        torch.save({"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(run / "training_state.pt")
+
+
+class _MetricsLog:
+    """metrics.jsonl: one JSON object per logged step; lines after the step we continue from are dropped."""
+
+    def __init__(self, path: Path, first: int) -> None:
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first]
+        path.write_text("".join(kept))
+        self._file = path.open("a")
+
+    def __enter__(self) -> _MetricsLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())

@@ -1,0 +1,182 @@
+"""Receding-horizon control: observation in, action out. What robot code and our evaluation both use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from planners.costs import GoalDistance
+from planners.latent import LatentCost
+from planners.search import SamplingPlanner
+from planners.types import Dynamics, InputError, Plan, PlannerFailure, PlanState
+
+Array = np.ndarray | Tensor
+
+
+class MPC:
+    """Plans towards a goal with a world model, acts, and plans again every `replan_every` steps.
+
+    What is not given is taken from `model.recommendation`. Each row keeps its own history, plan and clock, so a
+    row acts the same alone and in any batch.
+
+    Args:
+        model: anything that meets `Dynamics`.
+        goal: goal observation, (h, w, C), or (rows, h, w, C) when `rows` is given. May be set later by `reset`.
+        rows: number of rows; None means one, without a batch axis in or out.
+        planner, cost, replan_every: how to search, what for, and how many actions of a plan to execute.
+        seeds: one per row (0, 1, ... by default).
+        deadline_s: time for one plan of all rows; makes results depend on the machine.
+        fallback: called with the observation (B, ...) of rows whose plan failed, returns their actions (B, A);
+            None raises `PlannerFailure`.
+
+    Raises:
+        InputError: an observation or goal of another shape than the model takes, `act` before a goal is set.
+    """
+
+    def __init__(
+        self,
+        model: Dynamics,
+        goal: Array | None = None,
+        *,
+        rows: int | None = None,
+        planner: SamplingPlanner | None = None,
+        cost: Callable[[Tensor, Tensor], Tensor] | None = None,
+        replan_every: int | None = None,
+        seeds: Sequence[int] | None = None,
+        deadline_s: float | None = None,
+        fallback: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.model, self.rows, self.deadline_s, self.fallback = model, rows, deadline_s, fallback
+        self.planner = planner or self._recommended_planner()
+        self.cost = cost or self._recommended_cost()
+        self.replan_every = replan_every or model.recommendation.get("replan_every", 2 * model.action_block)
+        if self.planner.horizon % model.action_block:
+            raise InputError(
+                f"the horizon must be a multiple of the model's action_block {model.action_block}, "
+                f"got {self.planner.horizon}"
+            )
+        if not 1 <= self.replan_every <= self.planner.horizon:
+            raise InputError(
+                f"replan_every must be between 1 and the horizon {self.planner.horizon}, got {self.replan_every}"
+            )
+        count = rows or 1
+        self._seeds = list(range(count)) if seeds is None else list(seeds)
+        self._state: PlanState = self.planner.init(count, model.action_spec, self._seeds)
+        self._plans = torch.zeros(count, self.planner.horizon, self._state.mean.shape[-1])
+        self._cursor = torch.full((count,), -1)  # next action of the plan; -1: no plan yet
+        self._frames: list[Tensor] = []  # oldest first, one per environment step, as far back as history reaches
+        self._actions: list[Tensor] = []  # between those frames
+        self._fresh = torch.ones(count, dtype=torch.bool)
+        self._goal: Tensor | None = None
+        self.last_plan: Plan | None = None
+        if goal is not None:
+            self.reset(goal)
+
+    def reset(self, goal: Array | None = None, rows: Sequence[int] | None = None) -> None:
+        """Forget history and plan of all or some rows (indices), and set their goal if one is given."""
+        index = torch.arange(self.rows or 1) if rows is None else torch.as_tensor(rows)
+        if goal is not None:
+            with torch.no_grad():
+                latents = self.model.encode(self._batch(goal, len(index), "goal"))
+            if self._goal is None:
+                if len(index) != (self.rows or 1):
+                    raise InputError("the first goal must be given for all rows")
+                self._goal = torch.zeros_like(latents)
+            self._goal = self._goal.index_copy(0, index, latents)
+        seeds = [self._seeds[k] for k in index.tolist()]
+        self._state = self._state.put(index, self.planner.init(len(index), self.model.action_spec, seeds))
+        self._cursor[index] = -1
+        self._fresh[index] = True
+
+    @torch.no_grad()
+    def act(self, observation: Array) -> Array:
+        """The next action (A,) or (rows, A) for an observation of this step; numpy in, numpy out."""
+        if self._goal is None:
+            raise InputError("no goal yet: MPC(model, goal=...) or reset(goal)")
+        self._remember(self._batch(observation, self.rows or 1, "observation"))
+        due = torch.nonzero((self._cursor < 0) | (self._cursor >= self.replan_every))[:, 0]
+        if len(due):
+            self._replan(due)
+        actions = self._plans[torch.arange(len(self._plans)), self._cursor]
+        self._cursor += 1
+        self._actions.append(actions)
+        out = actions if self.rows is not None else actions[0]
+        return out if isinstance(observation, Tensor) else out.numpy()
+
+    def _replan(self, due: Tensor) -> None:
+        state = self._state.take(due)
+        started = self._cursor[due] >= 0
+        if started.any():
+            shifted = state.shift(self.replan_every, self.planner.warm_std)
+            index = torch.nonzero(started)[:, 0]
+            state = state.put(index, shifted.take(index))
+        cost = LatentCost(self.model, self._context(due), self._goal[due], self.cost)
+        plan, state = self.planner.plan(cost, state, self.deadline_s)
+        actions = plan.actions
+        if plan.failed.any():
+            failed = torch.nonzero(plan.failed)[:, 0]
+            if self.fallback is None:
+                raise PlannerFailure(f"no candidate had a finite cost in rows {due[failed].tolist()}")
+            held = torch.as_tensor(self.fallback(self._frames[-1][due[failed]]), dtype=actions.dtype)
+            actions = actions.index_copy(0, failed, held[:, None].expand(-1, actions.shape[1], -1))
+        self._state = self._state.put(due, state)
+        self._plans = self._plans.index_copy(0, due, actions.to(self._plans))
+        self._cursor[due] = 0
+        self.last_plan = plan
+
+    def _remember(self, frame: Tensor) -> None:
+        """Append this step's frame; a fresh row pads its past with it and with zero actions, as in training."""
+        self._frames.append(frame)
+        reach = (self.model.history - 1) * self.model.action_block
+        if len(self._frames) == 1:
+            self._frames *= reach + 1
+            self._actions = [torch.zeros(len(frame), self._plans.shape[-1])] * reach
+        elif self._fresh.any():
+            keep = ~self._fresh
+            shape = (-1,) + (1,) * (frame.ndim - 1)
+            self._frames = [torch.where(keep.view(shape), old, frame) for old in self._frames]
+            self._actions = [torch.where(keep[:, None], old, 0.0) for old in self._actions]
+        self._fresh[:] = False
+        self._frames = self._frames[-reach - 1 :]
+        self._actions = self._actions[len(self._actions) - reach :]
+
+    def _context(self, rows: Tensor) -> Any:
+        frames = torch.stack([frame[rows] for frame in self._frames[:: self.model.action_block]], dim=1)
+        empty = torch.zeros(len(rows), 0, self._plans.shape[-1])
+        actions = torch.stack([a[rows] for a in self._actions], dim=1) if self._actions else empty
+        return self.model.context(frames, actions)
+
+    def _batch(self, value: Array, rows: int, what: str) -> Tensor:
+        tensor = torch.as_tensor(value)
+        if self.rows is None:
+            tensor = tensor[None]
+        if tensor.ndim < 2 or len(tensor) != rows:
+            raise InputError(f"{what}: expected {rows} rows, got shape {tuple(tensor.shape)}")
+        return tensor
+
+    def _recommended_planner(self) -> SamplingPlanner:
+        from planners import PLANNERS
+
+        return _from_spec(PLANNERS, self.model.recommendation.get("planner"), "planner") or PLANNERS["cem"](
+            horizon=8 * self.model.action_block
+        )
+
+    def _recommended_cost(self) -> Callable[[Tensor, Tensor], Tensor]:
+        from planners import COSTS
+
+        return _from_spec(COSTS, self.model.recommendation.get("cost"), "cost") or GoalDistance()
+
+
+def _from_spec(table: dict[str, Callable[..., Any]], spec: dict[str, Any] | None, kind: str) -> Any:
+    """Build `{"name": ..., **keywords}` from a table of known parts; None stays None."""
+    if spec is None:
+        return None
+    keywords = dict(spec)
+    name = keywords.pop("name", None)
+    if name not in table:
+        raise InputError(f"the model recommends {kind} '{name}', known: {', '.join(table)}; pass {kind}=...")
+    return table[name](**keywords)
