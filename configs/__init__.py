@@ -1,3 +1,3 @@
-"""Hydra's files, one per verb; data only. The groups (env, model, planner, ...) come from the registry: ADR 0002."""
+"""Hydra's files, one per verb; data only. The groups (env, model, ...) come from the registry: ADR 0002."""
 
 __lewm__ = True

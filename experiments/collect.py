@@ -33,7 +33,12 @@ def collect(config: Mapping[str, Any]) -> Path:
                 task = build_task(config["env"], len(ids))
                 writer.commit(
                     envs.rollout(
-                        task, policy, ids, seed=config["seed"], steps=steps, frame_stride=config["frame_stride"]
+                        task,
+                        policy,
+                        ids,
+                        seed=config["seed"],
+                        steps=steps,
+                        frame_stride=config["frame_stride"],
                     )
                 )
                 bar.update(len(ids))

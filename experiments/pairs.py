@@ -57,7 +57,9 @@ def draw_pairs(task: GoalTask, count: int, seed: int) -> Pairs:
     detour_count = count // 2 if kinds[True] else 0
     plain, around = kinds[False][: count - detour_count], kinds[True][:detour_count]
     if len(plain) + len(around) < count:
-        raise InputError(f"found only {len(plain) + len(around)} unsolved pairs in {MAX_DRAWS} draws; check the task")
+        raise InputError(
+            f"found only {len(plain) + len(around)} unsolved pairs in {MAX_DRAWS} draws; check the task"
+        )
     order = np.argsort(np.r_[np.arange(len(plain)) * 2 + 1, np.arange(len(around)) * 2], kind="stable")
     starts, goals = (np.array([pair[k] for pair in plain + around])[order] for k in (0, 1))
     return Pairs(starts, goals, (np.arange(count) >= len(plain))[order], presolved)

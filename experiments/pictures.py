@@ -18,7 +18,9 @@ from experiments.build import build_task
 from experiments.records import EpisodeRecord
 from lewm.models import WorldModel
 
-matplotlib.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"})
+matplotlib.rcParams.update(
+    {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}
+)
 
 INK, ACCENT, QUIET = "#1f2937", "#d64534", "#94a3b8"
 MAP_STATES = 1500
@@ -79,7 +81,9 @@ def success_bars(summary: Mapping[str, Any]) -> Figure:
     rows = [("planning", "success", "detour")]
     rows += [(floor, floor, f"{floor}_detour") for floor in ("greedy", "random") if f"{floor}_final" in summary]
     figure = Figure(figsize=(9, 0.5 + 0.55 * len(rows)), layout="constrained")
-    for axis, column, title in zip(figure.subplots(1, 2, sharey=True), (1, 2), ("all pairs", "detour pairs"), strict=True):
+    for axis, column, title in zip(
+        figure.subplots(1, 2, sharey=True), (1, 2), ("all pairs", "detour pairs"), strict=True
+    ):
         for height, row in enumerate(reversed(rows)):
             rate = summary[f"{row[column]}_final"]
             if rate is None:

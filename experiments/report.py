@@ -44,7 +44,9 @@ def report(folder: Path | str) -> Path:
         failure_count=sum(not record.success_final for record in episodes),
         n=summary["n"],
         budget=summary["protocol"]["budget"],
-        probe=", ".join(f"{r2:.4f}" for r2 in summary["probe_r2"]) if summary["probe_r2"] else "no true state recorded",
+        probe=", ".join(f"{r2:.4f}" for r2 in summary["probe_r2"])
+        if summary["probe_r2"]
+        else "no true state recorded",
         facts=_table(summary),
         **{name: pictures.inline_svg(figure) for name, figure in figures.items()},
     )
@@ -77,7 +79,13 @@ def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if "random_final" in summary:
         greedy = f"greedy {summary['greedy_final']:.1%}" if "greedy_final" in summary else ""
         cards.append((f"{summary['random_final']:.1%}", "random floor", greedy))
-    cards.append((f"{summary['plan_ms_p50']:.1f} ms", "per plan", f"p95 {summary['plan_ms_p95']:.1f} ms, {summary['threads']} threads"))
+    cards.append(
+        (
+            f"{summary['plan_ms_p50']:.1f} ms",
+            "per plan",
+            f"p95 {summary['plan_ms_p95']:.1f} ms, {summary['threads']} threads",
+        )
+    )
     seconds = summary.get("seconds")
     if seconds:
         parts = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items() if name != "total")
@@ -86,7 +94,9 @@ def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _card(figure: str, name: str, remark: str) -> str:
-    return f"<div class=card><b>{escape(figure)}</b><span>{escape(name)}</span><small>{escape(remark)}</small></div>"
+    return (
+        f"<div class=card><b>{escape(figure)}</b><span>{escape(name)}</span><small>{escape(remark)}</small></div>"
+    )
 
 
 def _film(env: Mapping[str, Any], record: EpisodeRecord) -> str:

@@ -64,7 +64,9 @@ def train(config: Mapping[str, Any]) -> Path:
 
 
 @torch.no_grad()
-def probe(model: WorldModel, reader: EpisodeReader, training: np.ndarray, held_out: np.ndarray) -> list[float] | None:
+def probe(
+    model: WorldModel, reader: EpisodeReader, training: np.ndarray, held_out: np.ndarray
+) -> list[float] | None:
     """R2 of a linear probe of the true state, fitted on training and scored on held-out episodes, per axis."""
     if "state" not in reader.info.columns:
         return None
@@ -72,7 +74,9 @@ def probe(model: WorldModel, reader: EpisodeReader, training: np.ndarray, held_o
     return RidgeProbe.fit(z, state).r2(z_held, state_held).tolist()
 
 
-def _encode_some(model: WorldModel, reader: EpisodeReader, episodes: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def _encode_some(
+    model: WorldModel, reader: EpisodeReader, episodes: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents and true states of up to `PROBE_FRAMES` random frames of these episodes."""
     stride = reader.info.columns["pixels"].stride
     rng = np.random.default_rng(0)

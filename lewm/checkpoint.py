@@ -1,9 +1,9 @@
 """Save and load a model: a folder of safetensors and JSON that is sufficient by itself and cannot run code.
 
-    <checkpoint>/
-      model.safetensors   all weights and normalisers
-      config.json         architecture, by registered names
-      meta.json           action spec, recommendation, and where the model came from
+<checkpoint>/
+  model.safetensors   all weights and normalisers
+  config.json         architecture, by registered names
+  meta.json           action spec, recommendation, and where the model came from
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def find(path: Path | str) -> Path:
     for folder in (Path(path) / "checkpoint", Path(path)):
         if (folder / "meta.json").exists():
             return folder
-    raise InputError(f"no checkpoint at {path} (no meta.json there or in {Path(path) / 'checkpoint'}); train one first")
+    raise InputError(
+        f"no checkpoint at {path} (no meta.json there or in {Path(path) / 'checkpoint'}); train one first"
+    )
 
 
 def provenance(path: Path | str) -> dict[str, Any]:
@@ -114,7 +116,9 @@ def _fill(model: WorldModel, path: Path) -> None:
         raise InputError(f"{path} does not fit its config: missing tensors {missing[:3]}, unknown {unknown[:3]}")
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
-            raise InputError(f"{path}: '{name}' has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}")
+            raise InputError(
+                f"{path}: '{name}' has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
+            )
     with torch.no_grad():
         model.load_state_dict(tensors)
 

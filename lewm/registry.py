@@ -32,7 +32,9 @@ def register(kind: str, name: str) -> Callable[[Constructor], Constructor]:
     def add(constructor: Constructor) -> Constructor:
         taken = _PARTS.setdefault(kind, {}).get(name)
         if taken is not None and taken.__qualname__ != constructor.__qualname__:
-            raise InputError(f"{kind} '{name}' is already {taken.__module__}.{taken.__qualname__}; choose another name")
+            raise InputError(
+                f"{kind} '{name}' is already {taken.__module__}.{taken.__qualname__}; choose another name"
+            )
         _PARTS[kind][name] = constructor
         return constructor
 

@@ -22,7 +22,7 @@ class CEM(SamplingPlanner):
         super().__init__(**options)
         if not 1 <= elites <= self.samples or not 0 <= momentum < 1:
             raise InputError(
-                f"CEM needs 1 <= elites <= samples and 0 <= momentum < 1, got {elites} of {self.samples}, {momentum}"
+                f"CEM needs 1 <= elites <= samples, 0 <= momentum < 1; got {elites} of {self.samples}, {momentum}"
             )
         self.elites, self.momentum = elites, momentum
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ class EpisodeReader:
             raise InputError(f"{self.folder} holds no committed episode; run `lewm collect` again to fill it")
         ids = [episode.id for episode in self.episodes]
         if len(set(ids)) != len(ids):
-            twice = next(i for i, j in zip(ids, ids[1:], strict=False) if i == j)
+            twice = next(i for i, j in pairwise(ids) if i == j)
             raise InputError(f"{self.folder} holds episode {twice} twice; remove one of its writers' logs")
         self._files: dict[tuple[str, str], np.ndarray] = {}
         self._decompressor = zstandard.ZstdDecompressor()
@@ -96,7 +97,7 @@ class EpisodeReader:
                 out[k] = np.frombuffer(self._decompressor.decompress(data), np.uint8)
             except (zstandard.ZstdError, ValueError):
                 raise InputError(
-                    f"{self.folder}/shards/{commit.shard}/{name}.bin: frame {row} of episode {commit.id} is damaged"
+                    f"{self.folder}/shards/{commit.shard}/{name}.bin: frame {row}, episode {commit.id}: damaged"
                 ) from None
         return out.view(column.dtype).reshape(len(episodes), *column.shape)
 

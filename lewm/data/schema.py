@@ -90,7 +90,9 @@ class DatasetInfo:
         try:
             record = json.loads(path.read_text())
         except FileNotFoundError:
-            raise InputError(f"{folder} is not a data set (no dataset.json); make one with `lewm collect`") from None
+            raise InputError(
+                f"{folder} is not a data set (no dataset.json); make one with `lewm collect`"
+            ) from None
         except json.JSONDecodeError as error:
             raise InputError(f"{path} is damaged: {error}") from None
         if not isinstance(record, dict) or record.get("format") != FORMAT:

@@ -54,7 +54,9 @@ class Windows:
         pad: how many blocks a window may start before its episode.
     """
 
-    def __init__(self, reader: EpisodeReader, episodes: np.ndarray, *, frames: int, block: int, pad: int = 0) -> None:
+    def __init__(
+        self, reader: EpisodeReader, episodes: np.ndarray, *, frames: int, block: int, pad: int = 0
+    ) -> None:
         self.reader, self.episodes, self.frames, self.block = reader, np.asarray(episodes), frames, block
         self.stride = reader.info.columns["pixels"].stride
         if block % self.stride:

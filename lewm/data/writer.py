@@ -119,9 +119,7 @@ class EpisodeWriter:
             self._bytes[name] += len(data)
             rows[name] = [first, first + count]
             checks[name] = zlib.crc32(data)
-        return Commit(
-            episode.id, self._shard_name, episode.steps, rows, spans, checks, dict(episode.facts)
-        )
+        return Commit(episode.id, self._shard_name, episode.steps, rows, spans, checks, dict(episode.facts))
 
     @property
     def _size(self) -> int:

@@ -33,7 +33,9 @@ class ConvEncoder(nn.Module):
             shape = {"kernel_size": 3, "stride": 2, "padding": 1} if k else {"kernel_size": stem, "stride": stem}
             layers += [nn.Conv2d(inside, outside, **shape), nn.GroupNorm(1, outside), nn.SiLU()]
         self.features = features
-        self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * (image_size // shrink) ** 2, features))
+        self.net = nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(channels[-1] * (image_size // shrink) ** 2, features)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, h, w) -> (N, features)."""
@@ -60,7 +62,14 @@ class ViTEncoder(nn.Module):
     """A vision transformer whose CLS token is the feature vector; the defaults are ViT-tiny/14 of LeWM."""
 
     def __init__(
-        self, image_size: int, *, patch: int = 14, dim: int = 192, depth: int = 12, heads: int = 3, hidden: int = 768
+        self,
+        image_size: int,
+        *,
+        patch: int = 14,
+        dim: int = 192,
+        depth: int = 12,
+        heads: int = 3,
+        hidden: int = 768,
     ) -> None:
         super().__init__()
         if image_size % patch:

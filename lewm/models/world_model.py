@@ -122,7 +122,7 @@ class WorldModel(nn.Module):
         if pixels.dtype != torch.uint8 or tuple(pixels.shape[-3:]) != self.image_shape:
             raise InputError(
                 f"this model takes uint8 images of shape (..., {', '.join(map(str, self.image_shape))}), got "
-                f"{pixels.dtype} {tuple(pixels.shape)}; resize or convert the image to what the camera gave in training"
+                f"{pixels.dtype} {tuple(pixels.shape)}; resize or convert it to what the camera gave in training"
             )
         images = pixels.reshape(-1, *self.image_shape).to(self.device)
         if self.training:

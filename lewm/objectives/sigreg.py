@@ -3,9 +3,10 @@
 For a random unit direction a, the projections x_n = a . z_n of N latents are tested with the Epps-Pulley
 statistic, quadrature on [-t_max, t_max] folded to t_k >= 0 by symmetry:
 
-    EP / N = sum_k w_k phi_k [ (mean_n cos(t_k x_n) - phi_k)^2 + (mean_n sin(t_k x_n))^2 ],   phi_k = exp(-t_k^2 / 2)
+    EP / N = sum_k w_k phi_k [ (mean_n cos(t_k x_n) - phi_k)^2 + (mean_n sin(t_k x_n))^2 ],
+    phi_k = exp(-t_k^2 / 2),
 
-with trapezoid weights w_k. We return EP / N, the mean over directions: unlike the published loss, which is EP, its
+and trapezoid weights w_k. We return EP / N, the mean over directions: unlike the published loss, which is EP, its
 weight means the same at any batch size (the paper's 0.09 at batch 128 is a weight of 11.5 here). All latents equal
 to zero give 0.4020; Gaussian latents give 1.0525 / N in expectation.
 """

@@ -20,7 +20,8 @@ from lewm.registry import register
 from lewm.training.schedule import warmup_cosine
 from lewm.types import InputError
 
-Objective = Callable[[torch.Tensor, torch.Tensor, torch.Generator], LossTerms]
+Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Objective = Callable[[torch.Tensor, torch.Tensor, Predict, torch.Generator], LossTerms]
 OnStep = Callable[[int, dict[str, float]], None]
 
 
@@ -53,7 +54,12 @@ class Trainer:
                 f"got {steps}, {log_every}, {save_every}, {batch_size}, {frames}"
             )
         self.steps, self.batch_size, self.frames = steps, batch_size, frames
-        self.learning_rate, self.weight_decay, self.warmup, self.clip = learning_rate, weight_decay, warmup, clip
+        self.learning_rate, self.weight_decay, self.warmup, self.clip = (
+            learning_rate,
+            weight_decay,
+            warmup,
+            clip,
+        )
         self.log_every, self.save_every = log_every, save_every
 
     def fit(
@@ -115,7 +121,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(hash((seed, step, 1)) % 2**63)
         z = model.encode(torch.from_numpy(batch.pixels))
         actions = torch.from_numpy(batch.actions).to(z.device)
-        terms = objective(z, model.predict(z[:, :-1], actions), generator)
+        terms = objective(z, actions, model.predict, generator)
         optimiser.zero_grad(set_to_none=True)
         terms.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.clip)

@@ -1,0 +1,169 @@
+"""Configuration: Hydra's groups come from the registry, and Hydra's errors become one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import resources
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import envs
+import lewm.objectives
+import lewm.training
+import planners
+from lewm import registry
+from lewm.models import SIZES
+from lewm.types import InputError, nearest
+
+assert all((envs, lewm.objectives, lewm.training))  # imported so that their parts are registered
+
+for _kind, _table in (("planner", planners.PLANNERS), ("cost", planners.COSTS)):
+    for _name, _part in _table.items():
+        registry.register(_kind, _name)(_part)
+
+KINDS = {  # Hydra group -> kind in the registry
+    "env": "env",
+    "policy": "policy",
+    "model/encoder": "encoder",
+    "model/predictor": "predictor",
+    "objective": "objective",
+    "trainer": "trainer",
+    "planner": "planner",
+    "cost": "cost",
+}
+
+
+def groups() -> dict[str, list[str]]:
+    """Hydra group -> what can be chosen."""
+    return {"model": sorted(SIZES)} | {group: registry.names(kind) for group, kind in KINDS.items()}
+
+
+def store_groups() -> None:
+    """Offer every registered part as a Hydra option with all its settings, plug-ins included."""
+    store = ConfigStore.instance()
+    for group, kind in KINDS.items():
+        for name in registry.names(kind):
+            store.store(name=name, group=group, node={"name": name, **registry.defaults(kind, name)})
+    for name, size in SIZES.items():
+        node = asdict(size)
+        parts = [{part: node.pop(part)["name"]} for part in ("encoder", "predictor")]
+        store.store(name=name, group="model", node={"defaults": [*parts, "_self_"], **node})
+
+
+def plugins_of(overrides: Sequence[str]) -> list[str]:
+    """The packages that `plugins=[a,b]` names; they must be imported before anything can be composed."""
+    given = [o.partition("=")[2] for o in overrides if o.partition("=")[0] == "plugins"]
+    return [name.strip() for name in given[-1].strip("[]").split(",") if name.strip()] if given else []
+
+
+def compose(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration of a verb as plain data.
+
+    Raises:
+        InputError: an unknown key or name (with the nearest valid one), or a setting that must be given.
+    """
+    registry.load_plugins(plugins_of(overrides))
+    store_groups()
+    check(verb, overrides)
+    return resolve(verb, _compose(verb, overrides))
+
+
+def resolve(verb: str, config: DictConfig) -> dict[str, Any]:
+    """A composed configuration as plain data; what must be given and is not is an `InputError`."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise InputError(f"{missing[0]}=... must be given (lewm {verb} --help)")
+    try:
+        return OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise InputError(str(error)) from None
+
+
+def check(verb: str, overrides: Sequence[str]) -> None:
+    """Raise an `InputError` for overrides that Hydra would reject; sweeps (`seed=0,1`) are left to Hydra."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise InputError(" ".join(str(error).split())) from None
+    single = [text for text, o in zip(overrides, parsed, strict=True) if not o.is_sweep_override()]
+    defaults = _compose(verb, [o for o in single if o.partition("=")[0] in groups()])
+    plain = [OmegaConf.to_container(config, resolve=False) for config in (defaults, _compose(verb, single))]
+    _check_types(*plain)
+
+
+def help_text(verb: str, what: str) -> str:
+    """A verb's settings (its commented YAML file) and what can be chosen for each group."""
+    text = resources.files("configs").joinpath(f"{verb}.yaml").read_text().rstrip()
+    used = [group for group in groups() if verb == "demo" or f"- {group.partition('/')[0]}:" in text]
+    choices = [f"  {group}={' | '.join(groups()[group])}" for group in sorted(used)]
+    return "\n".join(
+        [
+            f"lewm {verb}: {what}\n\n{text}\n\nChoices; each has settings of its own (--cfg job shows them):\n",
+            *choices,
+            f"\nlewm {verb} ... --cfg job    print the whole configuration of a call instead of running it",
+            f"lewm {verb} ... -m seed=0,1  one run after another (Hydra multirun)",
+        ]
+    )
+
+
+def _compose(verb: str, overrides: Sequence[str]) -> DictConfig:
+    with initialize_config_module("configs", version_base="1.3"):
+        try:
+            return hydra_compose(verb, overrides=list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(_explain(verb, str(error), overrides)) from None
+        finally:
+            GlobalHydra.instance().clear()
+
+
+def _explain(verb: str, text: str, overrides: Sequence[str]) -> str:
+    """Hydra's report on a bad override as one line that offers the nearest name."""
+    options, good = groups(), []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        group = key.partition("@")[0].removeprefix("/")
+        group = group.removeprefix("collect.").removeprefix("train.").removeprefix("evaluate.")
+        if group in options and value not in [*options[group], "null"]:
+            return f"unknown {group} '{value}': {nearest(value, options[group])}"
+        if group in options:
+            good.append(override)
+    known = _keys(OmegaConf.to_container(hydra_compose(verb, overrides=good), resolve=False))
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key.partition("@")[0].removeprefix("/") not in options and key not in known:
+            parent, _, leaf = key.rpartition(".")
+            siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
+            return f"unknown setting '{key}' of lewm {verb}: {nearest(leaf, siblings)}"
+    return " ".join(text.split())
+
+
+def _check_types(default: Any, given: Any, key: str = "") -> None:
+    """A setting must be of its default's type; an integer also serves as a number, null and `???` as anything."""
+    if isinstance(default, dict) and isinstance(given, dict):
+        for name in default.keys() & given.keys():
+            _check_types(default[name], given[name], f"{key}.{name}" if key else name)
+        return
+    open_ended = default is None or given is None or (isinstance(default, str) and default[:2] in ("??", "${"))
+    number = isinstance(default, float) and isinstance(given, int) and not isinstance(given, bool)
+    if not (open_ended or number or type(given) is type(default)):
+        kind = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+        expected = kind.get(type(default).__name__, f"like {default}")
+        raise InputError(f"setting '{key}' must be {expected}, got '{given}'")
+
+
+def _keys(config: Any, prefix: str = "") -> list[str]:
+    if not isinstance(config, dict):
+        return []
+    found = []
+    for key, value in config.items():
+        found += [f"{prefix}{key}", *_keys(value, f"{prefix}{key}.")]
+    return found
