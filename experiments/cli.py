@@ -66,13 +66,13 @@ def _hydra_verb(verb: str, arguments: list[str]) -> None:
     from experiments import config
     from lewm.registry import load_plugins
 
-    overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
+    overrides = [a for a in arguments if a.startswith("~") or ("=" in a and not a.startswith("-"))]
     load_plugins(config.plugins_of(overrides))
     config.store_groups()
     if "--help" in arguments or "-h" in arguments:
         print(config.help_text(verb, VERBS[verb]))
         return
-    stray = [a for a in arguments if a not in overrides and not a.startswith(("-", "~")) and a != "job"]
+    stray = [a for a in arguments if a not in overrides and not a.startswith("-") and a not in ("job", "all", "hydra")]
     if stray:
         raise InputError(f"'{stray[0]}' is not key=value; did you mean out={stray[0]}? (lewm {verb} --help)")
     config.check(verb, [o for o in overrides if not o.startswith("hydra")])
@@ -90,7 +90,8 @@ def _hydra_verb(verb: str, arguments: list[str]) -> None:
             _fail(error)
 
     original = sys.argv
-    sys.argv = [f"lewm {verb}", *arguments, *QUIET_HYDRA]
+    flags = [a for a in arguments if a not in overrides]  # argparse wants the overrides in one piece
+    sys.argv = [f"lewm {verb}", *flags, *QUIET_HYDRA, *overrides]
     try:
         job()
     finally:

@@ -90,11 +90,7 @@ def resolve(verb: str, config: DictConfig) -> dict[str, Any]:
 
 def check(verb: str, overrides: Sequence[str]) -> None:
     """Raise an `InputError` for overrides that Hydra would reject; sweeps (`seed=0,1`) are left to Hydra."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise InputError(" ".join(str(error).split())) from None
-    single = [text for text, o in zip(overrides, parsed, strict=True) if not o.is_sweep_override()]
+    single = [override for override in overrides if not _is_sweep(override)]
     defaults = _compose(verb, [o for o in single if o.partition("=")[0] in groups()])
     plain = [OmegaConf.to_container(config, resolve=False) for config in (defaults, _compose(verb, single))]
     _check_types(*plain)
@@ -144,6 +140,14 @@ def _explain(verb: str, text: str, overrides: Sequence[str]) -> str:
             siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
             return f"unknown setting '{key}' of lewm {verb}: {nearest(leaf, siblings)}"
     return " ".join(text.split())
+
+
+def _is_sweep(override: str) -> bool:
+    try:
+        return OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot read the setting {override} ({reason}); quote special characters") from None
 
 
 def _check_types(default: Any, given: Any, key: str = "") -> None:

@@ -36,11 +36,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     facts = checkpoint.provenance(config["run"])
     env = config.get("env") or facts["data"]["source"]["env"]
     task = build_task(env, 1)
-    if task.image_shape != model.image_shape:
-        raise InputError(
-            f"the model was trained on images of shape {model.image_shape}, the task renders {task.image_shape}; "
-            f"evaluate with env.image_size={model.image_shape[0]}"
-        )
+    _check_fits(model, task)
     pairs = draw_pairs(task, config["pairs"], config["pairs_seed"])
     controller = _controller(model, config)
     sample = controller(1, [0])
@@ -141,6 +137,19 @@ def run_pairs(
         )
         for k, pair in enumerate(rows)
     ]
+
+
+def _check_fits(model: WorldModel, task: GoalTask) -> None:
+    if task.image_shape != model.image_shape:
+        raise InputError(
+            f"the model was trained on images of shape {model.image_shape}, the task renders {task.image_shape}; "
+            f"evaluate with env.image_size={model.image_shape[0]}"
+        )
+    if len(task.low) != model.action_spec.dim:
+        raise InputError(
+            f"the model was trained on actions of dimension {model.action_spec.dim}, the task takes {len(task.low)}; "
+            "evaluate on the task it was trained for"
+        )
 
 
 def _controller(model: WorldModel, config: Mapping[str, Any]) -> Callable[[int, Sequence[int]], MPC]:

@@ -10,7 +10,7 @@ import numpy as np
 from envs import GoalTask
 from lewm.types import InputError
 
-MAX_DRAWS = 100_000
+MAX_DRAWS = 20_000
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""A tiny run, made once: collected, trained for a few steps and evaluated. It plans badly and fast."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+TINY = {
+    "collect": ["episodes=24", "steps=30"],
+    "train": [
+        "trainer.steps=6",
+        "trainer.batch_size=8",
+        "trainer.log_every=2",
+        "trainer.save_every=2",
+        "model.latent_dim=8",
+        "model.projector_hidden=16",
+        "model.encoder.channels=[4,4,8]",
+        "model.encoder.features=16",
+        "model.predictor.width=16",
+        "planner.samples=8",
+        "planner.elites=4",
+        "threads=1",
+    ],
+    "evaluate": ["pairs=6", "budget=15", "latency_pairs=2", "rows=4", "threads=1"],
+}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict[str, list[str]]:
+    """Overrides that make each verb take about a second."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def compose():
+    """(verb, *overrides) -> configuration, with the verb's tiny overrides first, less those that hold `without`."""
+    from experiments import config
+
+    def compose(verb: str, *overrides: str, without: str = "nothing") -> dict:
+        return config.compose(verb, [*(o for o in TINY[verb] if without not in o), *overrides])
+
+    return compose
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, compose) -> Path:
+    """A run folder with data/, checkpoint/, metrics.jsonl, episodes.jsonl and summary.json. Read only."""
+    from experiments.collect import collect
+    from experiments.evaluate import evaluate
+    from experiments.train import train
+
+    run = tmp_path_factory.mktemp("tiny") / "run"
+    collect(compose("collect", f"out={run}/data"))
+    train(compose("train", f"data={run}/data", f"out={run}"))
+    evaluate(compose("evaluate", f"run={run}"))
+    return run
+
+
+@pytest.fixture
+def lewm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Call the console script in this process: lewm("train", "out=x") -> (exit code, stdout, stderr)."""
+    from experiments import cli
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lewm", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return call

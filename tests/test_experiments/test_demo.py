@@ -1,0 +1,66 @@
+"""The demo: the folder it leaves, resuming, and (slow) the bounds it promises."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+KEYS = {
+    "success_final", "success_ever", "detour_final", "n", "random_final", "greedy_final", "seconds",
+    "plan_ms_p50", "plan_ms_p95", "peak_memory_mb", "seed", "commit",
+}  # fmt: skip
+
+
+def small(tiny) -> list[str]:
+    return [f"{verb}.{override}" for verb in tiny for override in tiny[verb]]
+
+
+def test_the_demo_leaves_everything_it_shows(lewm, tiny, tmp_path):
+    out = tmp_path / "demo"
+    code, text, err = lewm("demo", f"out={out}", "seed=3", *small(tiny))
+    assert code == 0, err
+    for name in ("data/dataset.json", "checkpoint/model.safetensors", "metrics.jsonl", "episodes.jsonl",
+                 "config.json", "summary.json", "report.html"):  # fmt: skip
+        assert (out / name).stat().st_size > 0, name
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary.keys() >= KEYS
+    assert summary["seed"] == 3 and summary["n"] == 6
+    assert set(summary["seconds"]) == {"collect", "train", "evaluate", "report", "total"}
+    assert str(out / "report.html") in text and "95 % interval" in text and "random floor" in text
+
+    before = (out / "episodes.jsonl").read_bytes()
+    code, text, err = lewm("demo", f"out={out}", "seed=3", *small(tiny))
+    assert code == 0, err
+    assert "already" in text
+    assert (out / "episodes.jsonl").read_bytes() == before
+    again = json.loads((out / "summary.json").read_text())
+    assert {k: again["seconds"][k] for k in ("collect", "train")} == {
+        k: summary["seconds"][k] for k in ("collect", "train")
+    }
+
+
+def test_the_demo_continues_after_any_stage(lewm, tiny, tmp_path):
+    out = tmp_path / "demo"
+    assert lewm("collect", *tiny["collect"], f"out={out}/data")[0] == 0
+    code, text, err = lewm("demo", f"out={out}", *small(tiny))
+    assert code == 0, err
+    assert "already there" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0])
+def test_the_demo_keeps_its_bounds(tmp_path, seed):
+    """Five minutes, one of them training; 95 % of all pairs, 92 % of the detours; 2 GB."""
+    out = tmp_path / "demo"
+    command = [sys.executable, "-m", "experiments.cli", "demo", f"seed={seed}", f"out={out}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["n"] == 200 and summary["n_detour"] == 100
+    assert summary["success_final"] >= 0.95
+    assert summary["detour_final"] >= 0.92
+    assert summary["seconds"]["total"] <= 300
+    assert summary["peak_memory_mb"] < 2000

@@ -1,0 +1,132 @@
+"""Predictors: causality, rollouts against plain iteration, AdaLN-zero."""
+
+import pytest
+import torch
+
+from lewm.models import AdaLNTransformer, Predictor, ResidualMLP
+
+D, E = 6, 4
+NAMES = ["residual_mlp", "adaln_transformer"]
+
+
+def make(name):
+    """A small predictor in float64 whose action matters."""
+    torch.manual_seed(0)
+    if name == "residual_mlp":
+        return ResidualMLP(D, E, width=16, depth=2).double().eval()
+    predictor = AdaLNTransformer(D, E, history=3, depth=2, heads=2, head_dim=4, hidden=16, action_hidden=8)
+    for block in predictor.blocks:
+        torch.nn.init.normal_(block.modulation.weight, std=0.5)
+    return predictor.double().eval()
+
+
+def problem(predictor, rows=2, samples=3, steps=4):
+    """Observed latents, past blocks and candidate futures, all with gradients."""
+    generator = torch.Generator().manual_seed(1)
+    sizes = ((rows, predictor.history, D), (rows, predictor.history - 1, E), (rows, samples, steps, E))
+    return [torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in sizes]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_looks_at_this_and_earlier_frames_only(name):
+    predictor = make(name)
+    z = torch.randn(1, 3, D, dtype=torch.float64, requires_grad=True)
+    actions = torch.randn(1, 3, E, dtype=torch.float64, requires_grad=True)
+    for t in range(3):
+        out = predictor(z, actions)[0, t]
+        weights = torch.randn(D, dtype=torch.float64)  # a sum would be constant after a LayerNorm
+        for gradient in torch.autograd.grad((out * weights).sum(), (z, actions)):
+            size = gradient[0].abs().amax(-1)
+            assert (size[t + 1 :] == 0).all()
+            assert size[t] > 1e-6
+            if name == "adaln_transformer":
+                assert (size[:t] > 1e-6).all()  # history is used
+            else:
+                assert (size[:t] == 0).all()  # one frame is all it sees
+
+
+def test_fast_rollout_of_the_mlp_equals_the_plain_one_in_value_and_gradient():
+    predictor = make("residual_mlp")
+    inputs = problem(predictor)
+    weights = torch.randn(2, 3, 4, D, dtype=torch.float64)
+    results = []
+    for rollout in (predictor.rollout, lambda *given: Predictor.rollout(predictor, *given)):
+        latents = rollout(*inputs)
+        wanted = (inputs[0], inputs[2], *predictor.parameters())
+        results.append((latents, *torch.autograd.grad((latents * weights).sum(), wanted)))
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_rollout_equals_single_predictions(name, steps):
+    predictor = make(name)
+    z, past, future = (tensor.detach() for tensor in problem(predictor, steps=steps))
+    imagined = predictor.rollout(z, past, future)
+    assert imagined.shape == (2, 3, steps, D)
+    window = predictor.history
+    for row in range(2):
+        for sample in range(3):
+            latents = list(z[row])
+            actions = [*past[row], *future[row, sample]]
+            for step in range(steps):
+                recent = torch.stack(latents[-window:])[None]
+                between = torch.stack(actions[step : step + window])[None]
+                latents.append(predictor(recent, between)[0, -1])
+            expected = torch.stack(latents[window:])
+            torch.testing.assert_close(imagined[row, sample], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rollout_of_one_candidate_depends_on_no_other(name):
+    predictor = make(name)
+    z, past, future = (tensor.detach() for tensor in problem(predictor))
+    changed = future.clone()
+    changed[:, 1:] += 1
+    before, after = predictor.rollout(z, past, future), predictor.rollout(z, past, changed)
+    torch.testing.assert_close(before[:, 0], after[:, 0], rtol=1e-12, atol=1e-12)
+    assert (before[:, 1:] - after[:, 1:]).abs().amax((-1, -2)).min() > 1e-4
+
+
+def test_adaln_zero_starts_as_the_identity():
+    torch.manual_seed(0)
+    predictor = AdaLNTransformer(D, E, depth=3, heads=2, head_dim=4, hidden=16, action_hidden=8)
+    x, condition = torch.randn(2, 3, D), torch.randn(2, 3, D)
+    for block in predictor.blocks:
+        assert torch.equal(block(x, condition), x)
+    predictor.eval()
+    z, actions = torch.randn(2, 3, D), torch.randn(2, 3, E)
+    head = predictor.projector(predictor.norm(z + predictor.position).flatten(0, 1)).unflatten(0, (2, 3))
+    torch.testing.assert_close(predictor(z, actions), head)
+
+
+def test_adaln_block_is_the_published_formula():
+    """x + gate * f(LN(LN(x) * (1 + scale) + shift)), attention first, then MLP; six parts of Linear(SiLU(c))."""
+    block = make("adaln_transformer").blocks[0]
+    x, condition = (torch.randn(2, 3, D, dtype=torch.float64) for _ in range(2))
+    parts = block.modulation(condition * torch.sigmoid(condition)).split(D, dim=-1)
+    expected = x
+    for branch, (shift, scale, gate) in ((block.attention, parts[:3]), (block.mlp, parts[3:])):
+        centred = expected - expected.mean(-1, keepdim=True)
+        normal = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+        expected = expected + gate * branch(normal * (1 + scale) + shift)
+    torch.testing.assert_close(block(x, condition), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_residual_mlp_is_its_formula():
+    predictor = make("residual_mlp")
+    z, actions = torch.randn(2, 3, D, dtype=torch.float64), torch.randn(2, 3, E, dtype=torch.float64)
+    hidden = torch.nn.functional.silu(predictor.from_latent(z) + actions @ predictor.from_action.weight.T)
+    for block in predictor.blocks:
+        hidden = hidden + block(hidden)
+    torch.testing.assert_close(predictor(z, actions), z + predictor.out(hidden), rtol=1e-10, atol=1e-10)
+
+
+def test_dropout_is_active_in_training_only():
+    predictor = make("adaln_transformer")
+    z, actions = torch.randn(1, 3, D, dtype=torch.float64), torch.randn(1, 3, E, dtype=torch.float64)
+    assert torch.equal(predictor(z, actions), predictor(z, actions))
+    predictor.train()
+    predictor.projector.eval()  # BatchNorm is not what is tested
+    assert not torch.equal(predictor(z, actions), predictor(z, actions))

@@ -1,0 +1,161 @@
+"""The world model: sizes, encoding row by row, units of actions, contexts, imagination."""
+
+import pytest
+import torch
+
+from lewm.models import SIZES, Context, WorldModel, WorldModelConfig
+from lewm.types import ActionSpec, InputError
+
+SPEC = ActionSpec([-1, -2], [1, 2], [0.25, -0.5], [0.5, 2.0])
+VIT = {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2, "hidden": 64}
+ADALN = {
+    "name": "adaln_transformer",
+    **{"history": 3, "depth": 1, "heads": 2, "head_dim": 8, "hidden": 16, "action_hidden": 16},
+}
+
+
+def tiny(encoder=None, predictor=None, **options):
+    torch.manual_seed(0)
+    config = WorldModelConfig(
+        encoder=encoder or {"name": "conv", "channels": (4, 8), "features": 16},
+        predictor=predictor or {"name": "residual_mlp", "width": 16},
+        image_size=16,
+        latent_dim=8,
+        projector_hidden=16,
+        action_block=2,
+        **options,
+    )
+    return WorldModel(config, SPEC).eval()
+
+
+def images(*shape, size=16):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (*shape, size, size, 3), dtype=torch.uint8, generator=generator)
+
+
+def test_lewm_size_has_the_published_parameters_and_shapes():
+    model = WorldModel(SIZES["lewm"], SPEC).eval()
+    assert sum(p.numel() for p in model.parameters()) == 18_034_478
+    assert (model.history, model.action_block, model.image_shape) == (3, 5, (224, 224, 3))
+    with torch.no_grad():
+        context = model.context(images(1, 3, size=224), torch.randn(1, 10, 2))
+        assert context.z_BTD.shape == (1, 3, 192)
+        assert context.past_BTE.shape == (1, 2, 10)
+        assert model.predict(context.z_BTD, torch.randn(1, 3, 5, 2)).shape == (1, 3, 192)
+        assert model.rollout(context, torch.randn(1, 2, 10, 2)).shape == (1, 2, 2, 192)
+
+
+def test_small_size_shapes():
+    model = WorldModel(SIZES["small"], SPEC).eval()
+    assert (model.history, model.action_block, model.image_shape) == (1, 5, (64, 64, 3))
+    with torch.no_grad():
+        assert model.encode(images(2, 4, size=64)).shape == (2, 4, 192)
+        assert model.encode(images(size=64)).shape == (192,)
+        context = model.context(images(2, 1, size=64), torch.zeros(2, 0, 2))
+        assert model.predict(torch.randn(2, 3, 192), torch.randn(2, 3, 5, 2)).shape == (2, 3, 192)
+        assert model.rollout(context, torch.randn(2, 7, 40, 2)).shape == (2, 7, 8, 192)
+
+
+MODELS = {"tiny": tiny, "vit": lambda: tiny(VIT), "small": lambda: WorldModel(SIZES["small"], SPEC).eval()}
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+def test_latent_of_an_image_is_the_same_bits_in_any_batch(make):
+    model = make()
+    pictures = images(20, size=model.image_shape[0])
+    with torch.no_grad():
+        alone = torch.stack([model.encode(picture) for picture in pictures])
+        for count in range(1, 21):
+            assert torch.equal(model.encode(pictures[:count]), alone[:count]), count
+        assert torch.equal(model.encode(pictures.flip(0)), alone.flip(0))
+        assert torch.equal(model.encode(pictures.unflatten(0, (4, 5))), alone.unflatten(0, (4, 5)))
+    assert len(alone.unique(dim=0)) == 20
+
+
+def test_pixels_are_scaled_and_standardised():
+    model = tiny(pixel_mean=(0.1, 0.2, 0.3), pixel_std=(0.5, 0.6, 0.7))
+    seen = []
+    model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    picture = images()
+    model.encode(picture)
+    for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 0.6), (0.3, 0.7)]):
+        expected = (picture[:, :, channel] / 255 - mean) / std
+        torch.testing.assert_close(seen[0][0, channel], expected)
+
+
+def test_training_encodes_the_batch_as_one():
+    """Batch statistics in training: the latents of equal batches agree, those of other company differ."""
+    model = tiny().train()
+    pictures = images(6)
+    first, again = model.encode(pictures), model.encode(pictures)
+    torch.testing.assert_close(first, again)
+    assert (model.encode(pictures[:3]) - first[:3]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [images(2).float(), images(2, size=8), images(2).permute(0, 3, 1, 2), images(2)[..., :1], images()[0]],
+    ids=["float", "other size", "channels first", "grey", "row of pixels"],
+)
+def test_other_images_are_refused(wrong):
+    with pytest.raises(InputError, match=r"uint8 images of shape \(\.\.\., 16, 16, 3\)"):
+        tiny().encode(wrong)
+
+
+def z_scored(actions):
+    """By hand: minus the mean, over the standard deviation, folded into blocks of two."""
+    scaled = (actions - torch.tensor([0.25, -0.5])) / torch.tensor([0.5, 2.0])
+    return scaled.reshape(*actions.shape[:-2], actions.shape[-2] // 2, 4)
+
+
+@pytest.mark.parametrize("predictor", [None, ADALN], ids=["residual_mlp", "adaln_transformer"])
+def test_raw_actions_reach_the_predictor_z_scored(predictor):
+    model = tiny(predictor=predictor)
+    frames = images(3, model.history)
+    past, future = torch.randn(3, (model.history - 1) * 2, 2), torch.randn(3, 4, 6, 2)
+    with torch.no_grad():
+        context = model.context(frames, past)
+        assert torch.equal(context.z_BTD, model.encode(frames))
+        torch.testing.assert_close(context.past_BTE, z_scored(past))
+        by_hand = model.predictor.rollout(model.encode(frames), z_scored(past), z_scored(future))
+        torch.testing.assert_close(model.rollout(context, future), by_hand)
+        raw = torch.randn(3, model.history, 2, 2)
+        z = torch.randn(3, model.history, 8)
+        torch.testing.assert_close(model.predict(z, raw), model.predictor(z, z_scored(raw.flatten(1, 2))))
+
+
+def test_context_of_some_rows_is_the_context_of_these_rows():
+    model = tiny(predictor=ADALN)
+    frames, past, future = images(5, 3), torch.randn(5, 4, 2), torch.randn(5, 2, 4, 2)
+    with torch.no_grad():
+        whole = model.context(frames, past)
+        part = whole[1:3]
+        alone = model.context(frames[1:3], past[1:3])
+        assert isinstance(part, Context)
+        assert torch.equal(part.z_BTD, alone.z_BTD)
+        assert torch.equal(part.past_BTE, alone.past_BTE)
+        torch.testing.assert_close(model.rollout(part, future[1:3]), model.rollout(whole, future)[1:3])
+
+
+@pytest.mark.parametrize(
+    ("frames", "actions"),
+    [
+        ((2, 2, 16, 16, 3), (2, 4, 2)),
+        ((2, 16, 16, 3), (2, 4, 2)),
+        ((2, 3, 16, 16, 3), (2, 3, 2)),
+        ((2, 3, 16, 16, 3), (2, 2, 2, 2)),
+        ((2, 3, 16, 16, 3), (2, 4, 3)),
+        ((2, 3, 16, 16, 3), (1, 4, 2)),
+    ],
+)
+def test_context_of_another_shape_is_an_error(frames, actions):
+    with pytest.raises(InputError, match=r"3 frames per row and actions of shape \(2, 4, 2\)"):
+        tiny(predictor=ADALN).context(torch.zeros(frames, dtype=torch.uint8), torch.zeros(actions))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5, 2), (1, 3, 4, 3), (3, 4, 2)])
+def test_rollout_of_another_shape_is_an_error(shape):
+    model = tiny()
+    context = model.context(images(1, 1), torch.zeros(1, 0, 2))
+    with pytest.raises(InputError, match=r"multiple of action_block 2 and actions of dimension 2"):
+        model.rollout(context, torch.zeros(shape))
