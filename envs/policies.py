@@ -43,6 +43,8 @@ class UniformHold:
     """Uniform random actions, each held for `hold` steps: the random floor of an evaluation."""
 
     def __init__(self, *, hold: int = 5) -> None:
+        if hold < 1:
+            raise InputError(f"hold must be at least 1, got {hold}")
         self.hold = hold
 
     def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Act:
@@ -57,6 +59,8 @@ class OrnsteinUhlenbeck:
     """A stationary first-order autoregressive walk: a[t] = c a[t-1] + sqrt(1 - c^2) scale * high * noise."""
 
     def __init__(self, *, correlation: float = 0.9, scale: float = 0.7) -> None:
+        if not 0 <= correlation <= 1 or not scale >= 0:
+            raise InputError(f"ou needs 0 <= correlation <= 1 and scale >= 0, got {correlation} and {scale}")
         self.correlation, self.scale = correlation, scale
 
     def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Act:
@@ -70,12 +74,17 @@ class OrnsteinUhlenbeck:
 
 @register("policy", "straight")
 class Straight:
-    """Straight segments: a random direction and speed, kept for a random number of steps."""
+    """Straight segments: a random direction and speed, kept for a random number of steps.
 
-    def __init__(self, *, shortest: int = 5, longest: int = 30) -> None:
-        if not 1 <= shortest <= longest:
-            raise InputError(f"straight needs 1 <= shortest <= longest, got {shortest} and {longest}")
-        self.shortest, self.longest = shortest, longest
+    A share `rest` of the segments stands still: a model that never saw rest cannot plan to stay at a goal.
+    """
+
+    def __init__(self, *, shortest: int = 5, longest: int = 30, rest: float = 0.25) -> None:
+        if not 1 <= shortest <= longest or not 0 <= rest < 1:
+            raise InputError(
+                f"straight needs 1 <= shortest <= longest and 0 <= rest < 1, got {shortest}, {longest}, {rest}"
+            )
+        self.shortest, self.longest, self.rest = shortest, longest, rest
 
     def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Act:
         """See `Policy`."""
@@ -86,7 +95,7 @@ class Straight:
         lengths = rng.integers(self.shortest, self.longest + 1, count)
         direction = rng.standard_normal((count, len(task.low)))
         direction /= np.abs(direction).max(1, keepdims=True)
-        speed = rng.uniform(0.2, 1.0, (count, 1))
+        speed = rng.uniform(0.2, 1.0, (count, 1)) * (rng.random((count, 1)) >= self.rest)
         return np.repeat(direction * speed * task.high, lengths, axis=0)[:steps]
 
 
@@ -98,20 +107,23 @@ class GoalDirected:
     """
 
     def __init__(self, *, noise: float = 0.4, correlation: float = 0.7, patience: int = 60) -> None:
+        if patience < 1:
+            raise InputError(f"patience must be at least 1, got {patience}")
         self.wander = OrnsteinUhlenbeck(correlation=correlation, scale=noise)
         self.patience = patience
 
     def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Act:
         """See `Policy`."""
         noise = self.wander.begin(task, rngs, steps)
-        goals = np.stack([[task.sample_state(rng) for _ in range(-(-steps // 10) + 1)] for rng in rngs])
+        shortest = min(10, self.patience)  # steps between two goals
+        goals = np.stack([[task.sample_state(rng) for _ in range(-(-steps // shortest) + 1)] for rng in rngs])
         rows = np.arange(len(rngs))
         index, since = np.zeros(len(rngs), int), np.zeros(len(rngs), int)
 
         def act(t: int, states: np.ndarray) -> np.ndarray:
             goal = goals[rows, index]
             reached = np.abs(task.steer(states, goal)).max(1) < 0.5 * task.high.max()
-            advance = (reached & (since >= 10)) | (since >= self.patience)
+            advance = (reached & (since >= shortest)) | (since >= self.patience)
             index[advance] += 1
             since[:] = np.where(advance, 0, since + 1)
             target = task.waypoint(states, goals[rows, index])
@@ -133,9 +145,9 @@ class Greedy:
 class Mixed:
     """Each episode follows one of several policies, drawn by weight."""
 
-    def __init__(self, *, ou: float = 1.0, goal_directed: float = 1.0, straight: float = 1.0) -> None:
+    def __init__(self, *, ou: float = 1.0, goal_directed: float = 2.0, straight: float = 1.0) -> None:
         weights: Mapping[str, float] = {"ou": ou, "goal_directed": goal_directed, "straight": straight}
-        if min(weights.values()) < 0 or sum(weights.values()) <= 0:
+        if not (min(weights.values()) >= 0 and 0 < sum(weights.values()) < float("inf")):
             raise InputError(f"policy weights must be non-negative and not all zero, got {dict(weights)}")
         self.weights = np.array(list(weights.values())) / sum(weights.values())
         self.policies = [build("policy", {"name": name}) for name in weights]

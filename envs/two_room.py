@@ -64,13 +64,21 @@ class TwoRoom(GoalTask):
         self.image_shape = (image_size, image_size, 3)
         self._bounds = (border + radius, WORLD - border - radius)
         self._near, self._far = WORLD / 2 - wall / 2 - radius, WORLD / 2 + wall / 2 + radius
-        self._door, self._gap = door, door_size / 2 - radius
-        if rows < 1 or image_size < 16 or speed <= 0:
+        gap = door_size / 2 - radius
+        self._door, self._lower, self._upper = door, door - gap, door + gap  # the corridor, for the centre
+        numbers = (door, door_size, wall, border, radius, speed, tolerance)
+        if not (np.isfinite(numbers).all() and min(wall, radius, speed) > 0 and min(border, tolerance) >= 0):
             raise InputError(
-                f"two_room needs rows >= 1, image_size >= 16, speed > 0; got {rows}, {image_size}, {speed}"
+                "two_room needs finite numbers, wall, radius and speed above 0, border and tolerance at least 0; got "
+                f"door={door}, door_size={door_size}, wall={wall}, border={border}, radius={radius}, speed={speed}, "
+                f"tolerance={tolerance}"
             )
-        if self._gap <= 0 or not self._bounds[0] < door - self._gap < door + self._gap < self._bounds[1]:
+        if rows < 1 or image_size < 16:
+            raise InputError(f"two_room needs rows >= 1 and image_size >= 16, got {rows} and {image_size}")
+        if gap <= 0 or not self._bounds[0] < self._lower < self._upper < self._bounds[1]:
             raise InputError(f"the door (centre {door}, size {door_size}) must fit the wall and the disc")
+        if self._near <= self._bounds[0]:
+            raise InputError(f"a wall of {wall} and a disc of radius {radius} leave no room")
         self._state = np.zeros((rows, 2))
         self._goal = np.zeros((rows, 2))
         self._background = self._draw_background(image_size, wall, border, door, door_size)
@@ -101,13 +109,13 @@ class TwoRoom(GoalTask):
         """Swept motion along x, then along y."""
         (x, y), (dx, dy) = self._state.T, actions.T
         low, high = self._bounds
-        blocked = np.abs(y - self._door) > self._gap
+        blocked = ~self._at_door(y)
         x_low = np.where(blocked & (x >= self._far), self._far, low)
         x_high = np.where(blocked & (x <= self._near), self._near, high)
         x = np.clip(x + dx, x_low, x_high)
         inside = (x > self._near) & (x < self._far)
-        y_low = np.where(inside, self._door - self._gap, low)
-        y_high = np.where(inside, self._door + self._gap, high)
+        y_low = np.where(inside, self._lower, low)
+        y_high = np.where(inside, self._upper, high)
         self._state = np.stack([x, np.clip(y + dy, y_low, y_high)], axis=1)
 
     def success(self) -> np.ndarray:
@@ -120,8 +128,8 @@ class TwoRoom(GoalTask):
         run = np.where(x1 == x0, 1.0, x1 - x0)
         enter, leave = (np.clip(x, self._near, self._far) for x in (x0, x1))
         heights = [y0 + (x - x0) / run * (y1 - y0) for x in (enter, leave)]
-        outside = [np.abs(height - self._door) > self._gap + 1e-9 for height in heights]
-        return (enter != leave) & (outside[0] | outside[1])
+        through = self._at_door(heights[0]) & self._at_door(heights[1])
+        return (enter != leave) & ~through
 
     def waypoint(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         """The goal where the way is free, else the door's mouth in the goal's room, else its other mouth."""
@@ -155,10 +163,13 @@ class TwoRoom(GoalTask):
         images[np.arange(len(centre))[:, None], pixel] = (patch + 0.5).astype(np.uint8).reshape(*pixel.shape, 3)
         return images.reshape(len(centre), size, size, 3)
 
+    def _at_door(self, y: np.ndarray) -> np.ndarray:
+        return (y >= self._lower) & (y <= self._upper)
+
     def _is_free(self, points: np.ndarray) -> np.ndarray:
         low, high = self._bounds
         x, y = points.T
-        room = (x <= self._near) | (x >= self._far) | (np.abs(y - self._door) <= self._gap)
+        room = (x <= self._near) | (x >= self._far) | self._at_door(y)
         return room & ((points >= low) & (points <= high)).all(1)
 
     @staticmethod

@@ -72,7 +72,9 @@ def _hydra_verb(verb: str, arguments: list[str]) -> None:
     if "--help" in arguments or "-h" in arguments:
         print(config.help_text(verb, VERBS[verb]))
         return
-    stray = [a for a in arguments if a not in overrides and not a.startswith("-") and a not in ("job", "all", "hydra")]
+    stray = [
+        a for a in arguments if a not in overrides and not a.startswith("-") and a not in ("job", "all", "hydra")
+    ]
     if stray:
         raise InputError(f"'{stray[0]}' is not key=value; did you mean out={stray[0]}? (lewm {verb} --help)")
     config.check(verb, [o for o in overrides if not o.startswith("hydra")])
@@ -124,7 +126,9 @@ def _users_fault(error: Exception) -> str | None:
     if isinstance(error, InputError | PlannerInputError | PlannerFailure):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left on the device ({error.filename or 'output folder'}): free some and run the same again"
+        return (
+            f"no space left on the device ({error.filename or 'output folder'}): free some and run the same again"
+        )
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError | IsADirectoryError):
         return f"{error.strerror}: {error.filename}"
     return None

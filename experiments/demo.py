@@ -44,7 +44,8 @@ def demo(config: Mapping[str, Any]) -> dict[str, Any]:
     say(
         f"  success at the end   {summary['success_final']:7.1%}   95 % interval {low:.1%} to {high:.1%}, n {summary['n']}"
     )
-    say(f"  on detour pairs      {summary['detour_final']:7.1%}" if summary["detour_final"] is not None else "")
+    if summary["detour_final"] is not None:
+        say(f"  on detour pairs      {summary['detour_final']:7.1%}")
     say(f"  random floor         {summary['random_final']:7.1%}   greedy floor {summary['greedy_final']:.1%}")
     say(f"  plan time            {summary['plan_ms_p50']:6.1f} ms   p95 {summary['plan_ms_p95']:.1f} ms")
     say(f"  time, memory         {sum(seconds.values()):6.1f} s    peak {known['peak_memory_mb']} MB")

@@ -82,7 +82,7 @@ def _encode_some(
     rng = np.random.default_rng(0)
     chosen = rng.choice(episodes, PROBE_FRAMES)
     frames = rng.integers(0, reader.steps[chosen] // stride + 1)
-    z = model.encode(torch.from_numpy(reader.frames("pixels", chosen, frames)))
+    z = model.encode(torch.from_numpy(reader.gather("pixels", chosen, frames)))
     return z, torch.from_numpy(reader.gather("state", chosen, frames * stride))
 
 

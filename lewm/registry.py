@@ -31,10 +31,8 @@ def register(kind: str, name: str) -> Callable[[Constructor], Constructor]:
 
     def add(constructor: Constructor) -> Constructor:
         taken = _PARTS.setdefault(kind, {}).get(name)
-        if taken is not None and taken.__qualname__ != constructor.__qualname__:
-            raise InputError(
-                f"{kind} '{name}' is already {taken.__module__}.{taken.__qualname__}; choose another name"
-            )
+        if taken is not None and _path(taken) != _path(constructor):
+            raise InputError(f"{kind} '{name}' is already {_path(taken)}; choose another name")
         _PARTS[kind][name] = constructor
         return constructor
 
@@ -100,6 +98,10 @@ def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]
     return found
 
 
+def _path(part: Callable[..., Any]) -> str:
+    return f"{part.__module__}.{part.__qualname__}"
+
+
 def load_plugins(modules: Iterable[str]) -> None:
     """Import packages (or `lewm.plugins` entry points) so that their decorators run."""
     installed = {point.name: point for point in entry_points(group="lewm.plugins")}
@@ -107,6 +109,6 @@ def load_plugins(modules: Iterable[str]) -> None:
         try:
             installed[module].load() if module in installed else importlib.import_module(module)
         except ModuleNotFoundError as error:
-            if error.name != module.split(".")[0]:
+            if error.name != module and not module.startswith(f"{error.name}."):
                 raise
             raise InputError(f"plugin '{module}' is not installed: pip install it into this environment") from None

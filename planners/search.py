@@ -32,7 +32,7 @@ class SamplingPlanner(ABC):
         horizon: int = 40,
         samples: int = 128,
         iterations: int = 4,
-        warm_iterations: int | None = 2,
+        warm_iterations: int | None = 1,
         init_std: float = 1.0,
         warm_std: float = 1.0,
         min_std: float = 0.01,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from lewm.data.schema import Commit, DatasetInfo, read_log
+from lewm.data.schema import Commit, DatasetInfo, checksum, read_log
 from lewm.types import ActionSpec, InputError
 
 
@@ -67,39 +66,36 @@ class EpisodeReader:
 
     def column(self, name: str, episode: int) -> np.ndarray:
         """All rows of a column of the episode at this position (not id): (rows, *shape)."""
-        commit = self.episodes[episode]
-        if self.info.columns[name].codec != "raw":
-            rows = np.arange(commit.rows[name][1] - commit.rows[name][0])
-            return self.frames(name, np.full(len(rows), episode), rows)
-        first, last = commit.rows[name]
-        return np.array(self._rows(name, commit.shard)[first:last])
+        first, last = self.episodes[episode].rows[name]
+        return self.gather(name, np.full(last - first, episode), np.arange(last - first))
 
     def gather(self, name: str, episodes: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Rows of a raw column: `episodes` and `rows` (same shape (...)) -> (..., *shape)."""
+        """Rows of a column: episode positions and row numbers of one shape (...) -> (..., *shape)."""
         column = self.info.columns[name]
-        out = np.empty((episodes.size, *column.shape), column.dtype)
+        read = self._read_compressed if column.compressed else self._read_raw
+        out = np.empty((episodes.size, column.row_bytes), np.uint8)
         for k, (episode, row) in enumerate(zip(episodes.flat, rows.flat, strict=True)):
-            commit = self.episodes[episode]
-            out[k] = self._rows(name, commit.shard)[commit.rows[name][0] + row]
-        return out.reshape(*episodes.shape, *column.shape)
+            out[k] = read(name, self.episodes[episode], row)
+        return out.view(column.dtype).reshape(*episodes.shape, *column.shape)
 
-    def frames(self, name: str, episodes: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Frames of a compressed column: `episodes` and `rows` (N,) -> (N, *shape)."""
-        column = self.info.columns[name]
-        out = np.empty((len(episodes), column.row_bytes), np.uint8)
-        for k, (episode, row) in enumerate(zip(episodes, rows, strict=True)):
-            commit = self.episodes[episode]
-            ends = self._open(commit.shard, f"{name}.idx")
-            index = commit.rows[name][0] + row
-            begin = commit.bytes[name][0] if row == 0 else int(ends[index - 1])
-            data = self._open(commit.shard, f"{name}.bin")[begin : int(ends[index])]
-            try:
-                out[k] = np.frombuffer(self._decompressor.decompress(data), np.uint8)
-            except (zstandard.ZstdError, ValueError):
-                raise InputError(
-                    f"{self.folder}/shards/{commit.shard}/{name}.bin: frame {row}, episode {commit.id}: damaged"
-                ) from None
-        return out.view(column.dtype).reshape(len(episodes), *column.shape)
+    def _read_raw(self, name: str, commit: Commit, row: int) -> np.ndarray:
+        size = self.info.columns[name].row_bytes
+        begin = (commit.rows[name][0] + row) * size
+        return self._open(commit.shard, f"{name}.bin")[begin : begin + size]
+
+    def _read_compressed(self, name: str, commit: Commit, row: int) -> np.ndarray:
+        ends = self._open(commit.shard, f"{name}.idx").view("<u8")
+        index = commit.rows[name][0] + row
+        begin = commit.bytes[name][0] if row == 0 else int(ends[index - 1])
+        data = self._open(commit.shard, f"{name}.bin")[begin : int(ends[index])]
+        try:
+            frame = np.frombuffer(self._decompressor.decompress(data), np.uint8)
+        except zstandard.ZstdError:
+            frame = np.empty(0, np.uint8)
+        if len(frame) != self.info.columns[name].row_bytes:
+            place = f"{self.folder}/shards/{commit.shard}/{name}.bin"
+            raise InputError(f"{place}: frame {row} of episode {commit.id} is damaged; restore the file")
+        return frame
 
     def action_spec(self, episodes: np.ndarray) -> ActionSpec:
         """Bounds as recorded, mean and standard deviation of the actions of these episodes; raw units."""
@@ -110,15 +106,20 @@ class EpisodeReader:
     def verify(self) -> Iterator[str]:
         """Check every checksum; yields one line per fault."""
         for commit in self.episodes:
-            for name in self.info.columns:
+            for name, column in self.info.columns.items():
                 begin, end = self._span(commit, name)
-                if zlib.crc32(self._open(commit.shard, f"{name}.bin", raw=True)[begin:end]) != commit.crc32[name]:
-                    yield f"episode {commit.id}: column '{name}' of shard {commit.shard} does not match its checksum"
+                lengths = None
+                if column.compressed:
+                    first, last = commit.rows[name]
+                    ends = self._open(commit.shard, f"{name}.idx").view("<u8")[first:last]
+                    lengths = np.diff(ends, prepend=np.uint64(begin))
+                if checksum(self._open(commit.shard, f"{name}.bin")[begin:end], lengths) != commit.crc32[name]:
+                    yield f"episode {commit.id}: '{name}' of shard {commit.shard} does not match its checksum"
 
     def _span(self, commit: Commit, name: str) -> tuple[int, int]:
         """Byte range of an episode in `<name>.bin`."""
         column = self.info.columns[name]
-        if column.codec != "raw":
+        if column.compressed:
             return tuple(commit.bytes[name])
         first, last = commit.rows[name]
         return first * column.row_bytes, last * column.row_bytes
@@ -126,33 +127,23 @@ class EpisodeReader:
     def _check_span(self, commit: Commit) -> None:
         for name in self.info.columns:
             needed = [(f"{name}.bin", self._span(commit, name)[1])]
-            if self.info.columns[name].codec != "raw":
+            if self.info.columns[name].compressed:
                 needed.append((f"{name}.idx", commit.rows[name][1] * 8))
             for file, size in needed:
-                if self._open(commit.shard, file, raw=True).nbytes < size:
+                if len(self._open(commit.shard, file)) < size:
                     raise InputError(
                         f"{self.folder}/shards/{commit.shard}/{file} is cut short: episode {commit.id} needs "
                         f"{size} bytes; restore the file, or delete the set and collect again"
                     )
 
-    def _rows(self, name: str, shard: str) -> np.ndarray:
-        key = (shard, f"{name} rows")
-        if key not in self._files:
-            column = self.info.columns[name]
-            data = self._open(shard, f"{name}.bin", raw=True)
-            whole = data[: len(data) // column.row_bytes * column.row_bytes]
-            self._files[key] = whole.view(column.dtype).reshape(-1, *column.shape)
-        return self._files[key]
-
-    def _open(self, shard: str, file: str, raw: bool = False) -> np.ndarray:
-        """A memory-mapped file: uint64 for `.idx` unless `raw`, else bytes."""
-        key = (shard, file if raw else f"{file} typed")
+    def _open(self, shard: str, file: str) -> np.ndarray:
+        """The bytes of a file, memory-mapped; an index ends at a whole entry."""
+        key = (shard, file)
         if key not in self._files:
             path = self.folder / "shards" / shard / file
             try:
                 data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
             except FileNotFoundError:
                 raise InputError(f"{path} is missing; restore it, or delete the set and collect again") from None
-            typed = file.endswith(".idx") and not raw
-            self._files[key] = data[: len(data) // 8 * 8].view("<u8") if typed else data
+            self._files[key] = data[: len(data) // 8 * 8] if file.endswith(".idx") else data
         return self._files[key]

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ import numpy as np
 from lewm.types import InputError
 
 FORMAT, VERSION = "lewm-episodes", 1
+TEMPORARY = ".dataset.json.tmp"
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,20 @@ class Column:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
-        if self.codec != "raw" and not self.codec.startswith("zstd:"):
-            raise InputError(f"column codec must be 'raw' or 'zstd:<level>', got '{self.codec}'")
+        kind, _, level = self.codec.partition(":")
+        if self.codec != "raw" and not (kind == "zstd" and level.isdecimal() and 1 <= int(level) <= 22):
+            raise InputError(f"column codec must be 'raw' or 'zstd:<level 1 to 22>', got '{self.codec}'")
+        try:
+            np.dtype(self.dtype)
+        except TypeError:
+            raise InputError(f"column dtype must be a numpy dtype, got '{self.dtype}'") from None
+        if self.stride < 1:
+            raise InputError(f"column stride must be at least 1, got {self.stride}")
+
+    @property
+    def compressed(self) -> bool:
+        """Whether rows are compressed one by one."""
+        return self.codec != "raw"
 
     @property
     def row_bytes(self) -> int:
@@ -89,32 +103,34 @@ class DatasetInfo:
         path = folder / "dataset.json"
         try:
             record = json.loads(path.read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"{folder} is not a data set (no dataset.json); make one with `lewm collect`"
             ) from None
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is damaged: {error}") from None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise InputError(f"{path} is not of format {FORMAT}; this folder was written by something else")
-        if record["version"] != VERSION:
+        if record.get("version") != VERSION:
             raise InputError(
-                f"{path} has version {record['version']}, this lewm reads version {VERSION}: "
+                f"{path} has version {record.get('version')}, this lewm reads version {VERSION}: "
                 "install the lewm that wrote it, or collect again"
             )
-        columns = {name: Column(**column) for name, column in record["columns"].items()}
-        return DatasetInfo(
-            columns,
-            tuple(record["action_low"]),
-            tuple(record["action_high"]),
-            record["source"],
-            record["creator"],
-        )
+        try:
+            return DatasetInfo(
+                {name: Column(**column) for name, column in record["columns"].items()},
+                tuple(record["action_low"]),
+                tuple(record["action_high"]),
+                record["source"],
+                record["creator"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} is damaged: {error!r}") from None
 
     def write(self, folder: Path) -> None:
         """Write `dataset.json` atomically."""
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / ".dataset.json.tmp"
+        temporary = folder / f"{TEMPORARY}.{os.getpid()}"
         with temporary.open("w") as file:
             json.dump(self.to_json(), file, indent=1)
             file.flush()
@@ -132,7 +148,7 @@ class Commit:
         steps: T.
         rows: column -> [first, last + 1] row in the shard.
         bytes: compressed column -> [begin, end) in its `.bin`.
-        crc32: column -> checksum of the bytes stored in `.bin`.
+        crc32: column -> checksum of the bytes stored in `.bin`, then of the lengths of compressed rows.
         facts: JSON values about the episode.
     """
 
@@ -147,6 +163,12 @@ class Commit:
     def line(self) -> str:
         """The log line, newline included."""
         return json.dumps(asdict(self), separators=(",", ":")) + "\n"
+
+
+def checksum(data: bytes | np.ndarray, lengths: np.ndarray | None) -> int:
+    """CRC-32 of an episode's stored bytes, then of the lengths (uint64) of its compressed rows if it has any."""
+    check = zlib.crc32(data)
+    return check if lengths is None else zlib.crc32(lengths.astype("<u8").tobytes(), check)
 
 
 def read_log(path: Path) -> tuple[list[Commit], int]:

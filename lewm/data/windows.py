@@ -33,13 +33,15 @@ class Batch:
 def split_episodes(reader: EpisodeReader, validation: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
     """Positions of (training, validation) episodes, decided by a hash of each id: stable as the set grows.
 
-    A set too small for the hash to hold anything out gives up its last episode; a single one serves as both.
+    Where the hash would leave one side empty, an episode changes sides; a single one serves as both.
     """
     held = np.array([zlib.crc32(f"split {i}".encode()) / 2**32 < validation for i in reader.ids])
     if validation > 0 and not held.any():
         held[-1] = True
+    if len(held) == 1:
+        return np.zeros(1, int), np.zeros(1, int)
     if held.all():
-        return np.flatnonzero(held), np.flatnonzero(held)
+        held[0] = False
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
@@ -58,6 +60,8 @@ class Windows:
         self, reader: EpisodeReader, episodes: np.ndarray, *, frames: int, block: int, pad: int = 0
     ) -> None:
         self.reader, self.episodes, self.frames, self.block = reader, np.asarray(episodes), frames, block
+        if frames < 1 or block < 1 or pad < 0:
+            raise InputError(f"windows need frames and block >= 1 and pad >= 0, got {frames}, {block}, {pad}")
         self.stride = reader.info.columns["pixels"].stride
         if block % self.stride:
             raise InputError(
@@ -82,20 +86,20 @@ class Windows:
         which = np.searchsorted(self._ends, indices, side="right")
         before = np.where(which > 0, self._ends[which - 1], 0)
         start = self.first + (indices - before) * self.stride
-        episode = self.episodes[which][:, None]
         steps = start[:, None] + np.arange(self.frames) * self.block  # (B, T)
-        visible = np.maximum(steps, 0)
-        episodes = np.broadcast_to(episode, steps.shape)
-        pixels = self.reader.frames("pixels", episodes.ravel(), visible.ravel() // self.stride)
-        acts = start[:, None] + np.arange((self.frames - 1) * self.block)
-        actions = self.reader.gather("action", np.broadcast_to(episode, acts.shape), np.maximum(acts, 0))
+        acts = start[:, None] + np.arange((self.frames - 1) * self.block)  # (B, (T-1) K)
+        actions = self._rows("action", which, acts)
         actions[acts < 0] = 0
-        has_state = "state" in self.reader.info.columns
         return Batch(
-            pixels.reshape(*steps.shape, *pixels.shape[1:]),
-            actions.reshape(len(indices), self.frames - 1, self.block, -1),
-            self.reader.gather("state", episodes, visible) if has_state else None,
+            self._rows("pixels", which, steps),
+            actions.reshape(len(indices), self.frames - 1, self.block, actions.shape[-1]),
+            self._rows("state", which, steps) if "state" in self.reader.info.columns else None,
         )
+
+    def _rows(self, name: str, which: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Rows of a column at these steps (B, n) of the episodes `which` (B,); before the start, the first row."""
+        episodes = np.broadcast_to(self.episodes[which][:, None], steps.shape)
+        return self.reader.gather(name, episodes, np.maximum(steps, 0) // self.reader.info.columns[name].stride)
 
     def draw(self, step: int, batch_size: int, seed: int) -> Batch:
         """The batch of a training step: epoch after epoch of shuffled windows, a function of (step, seed) alone."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 import zstandard
 
-from lewm.data.schema import Commit, DatasetInfo, read_log
+from lewm.data.schema import TEMPORARY, Commit, DatasetInfo, checksum, read_log
 from lewm.types import Episode, InputError
 
 SHARD_BYTES = 1 << 30
@@ -31,16 +31,24 @@ class EpisodeWriter:
         self.folder, self.info, self.writer, self.shard_bytes = Path(folder), info, writer, shard_bytes
         if (self.folder / "dataset.json").exists():
             _check_same(self.folder, DatasetInfo.read(self.folder), info)
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is a file, not a data set; choose another folder")
+        elif self.folder.exists() and any(not p.name.startswith(TEMPORARY) for p in self.folder.iterdir()):
             raise InputError(f"{self.folder} exists and is not a data set; choose another folder")
         else:
             info.write(self.folder)
         self._log_path = self.folder / f"episodes-{writer}.jsonl"
         commits, intact = read_log(self._log_path) if self._log_path.exists() else ([], 0)
-        self._log = self._log_path.open("ab")
-        self._log.truncate(intact)
+        self._ids = {commit.id for commit in commits}
+        self._files: dict[str, IO[bytes]] = {}
         self._shard = int(commits[-1].shard.rsplit("-", 1)[1]) if commits else 0
-        self._open_shard([c for c in commits if c.shard == self._shard_name])
+        self._log = self._log_path.open("ab")
+        try:
+            self._log.truncate(intact)
+            self._open_shard([c for c in commits if c.shard == self._shard_name])
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def _shard_name(self) -> str:
@@ -48,6 +56,7 @@ class EpisodeWriter:
 
     def commit(self, episodes: Sequence[Episode]) -> None:
         """Append episodes as one group: all of them are safe when this returns."""
+        self._check_ids(episodes)
         encoded = [self._encode(episode) for episode in episodes]
         records = []
         for episode, columns in zip(episodes, encoded, strict=True):
@@ -60,6 +69,7 @@ class EpisodeWriter:
         self._sync_columns()
         self._log.write("".join(record.line() for record in records).encode())
         _sync(self._log)
+        self._ids |= {record.id for record in records}
 
     def close(self) -> None:
         """Close all files; committed episodes are already safe."""
@@ -74,6 +84,12 @@ class EpisodeWriter:
     ) -> None:
         self.close()
 
+    def _check_ids(self, episodes: Sequence[Episode]) -> None:
+        ids = [episode.id for episode in episodes]
+        again = sorted({i for i in ids if i in self._ids or ids.count(i) > 1})
+        if again:
+            raise InputError(f"episode {again[0]} is already in {self.folder}; an id names one work item")
+
     def _encode(self, episode: Episode) -> dict[str, tuple[bytes, np.ndarray | None]]:
         """Column -> (bytes to store, length of each compressed row or None); rejects what does not fit."""
         if set(episode.columns) != set(self.info.columns):
@@ -83,6 +99,10 @@ class EpisodeWriter:
             )
         if episode.steps < 1:
             raise InputError(f"episode {episode.id} has no steps")
+        try:
+            json.dumps([episode.id, dict(episode.facts)])
+        except TypeError as error:
+            raise InputError(f"episode {episode.id}: id and facts must be plain JSON values; {error}") from None
         encoded = {}
         for name, column in self.info.columns.items():
             rows = np.asarray(episode.columns[name])
@@ -97,7 +117,7 @@ class EpisodeWriter:
             if rows.dtype.kind == "f" and not np.isfinite(rows).all():
                 raise InputError(f"episode {episode.id}, column '{name}' holds NaN or infinity")
             rows = np.ascontiguousarray(rows)
-            if column.codec == "raw":
+            if not column.compressed:
                 encoded[name] = (rows.tobytes(), None)
             else:
                 compressor = zstandard.ZstdCompressor(level=int(column.codec.split(":")[1]))
@@ -118,7 +138,7 @@ class EpisodeWriter:
             self._rows[name] += count
             self._bytes[name] += len(data)
             rows[name] = [first, first + count]
-            checks[name] = zlib.crc32(data)
+            checks[name] = checksum(data, lengths)
         return Commit(episode.id, self._shard_name, episode.steps, rows, spans, checks, dict(episode.facts))
 
     @property
@@ -130,22 +150,21 @@ class EpisodeWriter:
         folder = self.folder / "shards" / self._shard_name
         folder.mkdir(parents=True, exist_ok=True)
         self._rows = {name: max((c.rows[name][1] for c in commits), default=0) for name in self.info.columns}
-        self._bytes = {}
-        self._files: dict[str, IO[bytes]] = {}
+        self._bytes, self._files = {}, {}
         for name, column in self.info.columns.items():
-            compressed = column.codec != "raw"
-            size = max((c.bytes[name][1] for c in commits), default=0) if compressed else None
-            self._bytes[name] = self._rows[name] * column.row_bytes if size is None else size
+            if column.compressed:
+                self._bytes[name] = max((c.bytes[name][1] for c in commits), default=0)
+            else:
+                self._bytes[name] = self._rows[name] * column.row_bytes
             self._cut(folder / f"{name}.bin", self._bytes[name])
-            if compressed:
+            if column.compressed:
                 self._cut(folder / f"{name}.idx", self._rows[name] * 8)
 
     def _cut(self, path: Path, size: int) -> None:
-        file = path.open("ab")
+        file = self._files[path.name] = path.open("ab")
         if file.tell() < size:
             raise InputError(f"{path} has {file.tell()} bytes, its committed episodes need {size}; restore it")
         file.truncate(size)
-        self._files[path.name] = file
 
     def _sync_columns(self) -> None:
         for file in self._files.values():

@@ -71,7 +71,7 @@ def test_uniform_hold_holds_and_is_uniform(hold):
 
 
 def test_straight_is_piecewise_constant_with_lengths_in_range():
-    _, actions = play({"name": "straight", "shortest": 4, "longest": 9}, 200, 120)
+    _, actions = play({"name": "straight", "shortest": 4, "longest": 9, "rest": 0.0}, 200, 120)
     lengths = []
     for row in actions.transpose(1, 0, 2):
         ends = np.flatnonzero((np.diff(row, axis=0) != 0).any(-1)) + 1
@@ -105,10 +105,16 @@ def test_goal_directed_without_noise_goes_on_to_new_goals():
     assert (np.ptp(states, axis=0) > 15).all()
 
 
-@pytest.mark.parametrize("patience", [0, 1, 5, 1000])
+@pytest.mark.parametrize("patience", [1, 5, 1000])
 def test_goal_directed_works_for_any_patience(patience):
     _, actions = play({"name": "goal_directed", "patience": patience}, 4, 150)
     assert np.isfinite(actions).all()
+
+
+def test_straight_rests_for_the_stated_share_of_segments():
+    _, actions = play({"name": "straight", "shortest": 10, "longest": 10, "rest": 0.3}, 600, 50)
+    still = (actions == 0).all(-1).mean()
+    assert abs(still - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 3000)
 
 
 def test_greedy_heads_straight_for_the_goal_and_is_stopped_by_the_wall():

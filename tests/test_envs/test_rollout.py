@@ -21,9 +21,7 @@ def record(ids, policy="mixed", *, seed=0, steps=23, stride=1, size=16):
 
 
 def same(a, b):
-    return a.id == b.id and all(
-        np.array_equal(a.columns[k], b.columns[k]) for k in ("pixels", "state", "action")
-    )
+    return a.id == b.id and all(np.array_equal(a.columns[k], b.columns[k]) for k in ("pixels", "state", "action"))
 
 
 @pytest.mark.parametrize("policy", RECORDERS)
@@ -77,4 +75,5 @@ def test_episodes_of_other_ids_or_seeds_differ(policy):
     episodes = [*record(range(6), policy), *record(range(6), policy, seed=1)]
     starts = {tuple(e.columns["state"][0]) for e in episodes}
     actions = {e.columns["action"].tobytes() for e in episodes}
-    assert len(starts) == len(actions) == 12
+    assert len(starts) == 12
+    assert len(actions) >= 11  # two episodes may both stand still throughout

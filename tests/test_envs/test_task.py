@@ -210,9 +210,7 @@ def test_actions_that_are_not_finite_are_an_error_and_move_nothing(task, value):
 
 
 @pytest.mark.parametrize("name", ["states", "goals"])
-@pytest.mark.parametrize(
-    "bad", [np.zeros((4, 3)), np.zeros(2), np.full((3, 2), 9.0), np.full((4, 2), np.nan)]
-)
+@pytest.mark.parametrize("bad", [np.zeros((4, 3)), np.zeros(2), np.full((3, 2), 9.0), np.full((4, 2), np.nan)])
 def test_states_of_another_shape_or_not_finite_are_an_error(name, bad):
     task = TwoRoom(4)
     good = np.full((4, 2), 10.0)

@@ -77,7 +77,9 @@ def test_a_folder_of_another_run_is_refused_untouched(lewm, tiny, tiny_run, tmp_
     before = snapshot(run)
     assert_one_line(lewm("collect", *tiny["collect"], f"out={run}/data", "seed=1"), "another data set", "out=")
     other = [*tiny["train"], f"data={run}/data", f"out={run}"]
-    assert_one_line(lewm("train", *other, "trainer.learning_rate=0.5"), "another train run", "trainer.learning_rate")
+    assert_one_line(
+        lewm("train", *other, "trainer.learning_rate=0.5"), "another train run", "trainer.learning_rate"
+    )
     assert_one_line(lewm("evaluate", *tiny["evaluate"], f"run={run}", "budget=3"), "another evaluate run", "budget")
     assert_one_line(lewm("collect", f"out={run}/checkpoint"), "not a data set")
     assert snapshot(run) == before
@@ -118,7 +120,9 @@ def test_a_checkpoint_that_misses_a_tensor(lewm, tiny, tiny_run, tmp_path):
     weights = load_file(tmp_path / "checkpoint/model.safetensors")
     weights.pop("predictor.out.bias")
     save_file(weights, tmp_path / "checkpoint/model.safetensors")
-    assert_one_line(lewm("evaluate", *tiny["evaluate"], f"run={tmp_path}"), "missing tensors ['predictor.out.bias']")
+    assert_one_line(
+        lewm("evaluate", *tiny["evaluate"], f"run={tmp_path}"), "missing tensors ['predictor.out.bias']"
+    )
 
 
 def test_no_space_is_said_and_loses_nothing(lewm, tiny, monkeypatch, tmp_path):
@@ -155,7 +159,11 @@ def test_somebody_elses_package_is_noticed(tmp_path):
     root = Path(__file__).parents[2]
     path = os.pathsep.join([str(tmp_path), str(root)])
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     assert "package 'envs'" in done.stderr and "is not ours" in done.stderr

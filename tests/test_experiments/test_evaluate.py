@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.policies import Greedy, GoalDirected
+from envs import TwoRoom
+from envs.policies import GoalDirected, Greedy
 from experiments import evaluate as module
 from experiments.evaluate import evaluate, run_pairs
 from experiments.pairs import draw_pairs
 from experiments.records import read, summarise
-from envs import TwoRoom
 
 ENV = {"name": "two_room"}
 

@@ -83,9 +83,7 @@ def test_round_trip_through_a_fresh_process_is_bit_for_bit(tmp_path, predictor):
     torch.save(inputs(model), tmp_path / "in.pt")
     paths = [str(tmp_path / name) for name in ("checkpoint", "in.pt", "out.pt")]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    subprocess.run(
-        [sys.executable, "-c", FRESH_PROCESS, *paths], cwd=ROOT, check=True, env=os.environ | threads
-    )
+    subprocess.run([sys.executable, "-c", FRESH_PROCESS, *paths], cwd=ROOT, check=True, env=os.environ | threads)
     for name, expected in outputs(model, *inputs(model)).items():
         assert torch.equal(torch.load(paths[2], weights_only=True)[name], expected), name
 
@@ -120,7 +118,7 @@ def test_no_checkpoint_is_an_error(tmp_path, missing):
     path = tmp_path / "run"
     if missing == "empty folder":
         path.mkdir()
-    with pytest.raises(InputError, match="no checkpoint at .*run"):
+    with pytest.raises(InputError, match=r"no checkpoint at .*run"):
         checkpoint.load(path)
 
 
@@ -189,9 +187,7 @@ def test_description_without_a_part_is_an_error(folder, key):
         checkpoint.load(folder)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"format": "something-else"}, {"version": 99}, {"version": None}], ids=str
-)
+@pytest.mark.parametrize("changes", [{"format": "something-else"}, {"version": 99}, {"version": None}], ids=str)
 def test_foreign_format_is_an_error(folder, changes):
     edit(folder / "config.json", **changes)
     with pytest.raises(InputError, match="this lewm reads lewm-checkpoint version 1"):
@@ -223,10 +219,10 @@ def test_pickle_in_place_of_weights_is_refused_and_never_run(folder, tmp_path):
             return (open, (str(trap), "w"))
 
     (folder / "model.safetensors").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(InputError, match="model.safetensors cannot be read"):
+    with pytest.raises(InputError, match=r"model\.safetensors cannot be read"):
         checkpoint.load(folder)
     torch.save({"weight": torch.zeros(2), "trap": Trap()}, folder / "model.safetensors")
-    with pytest.raises(InputError, match="model.safetensors cannot be read"):
+    with pytest.raises(InputError, match=r"model\.safetensors cannot be read"):
         checkpoint.load(folder)
     assert not trap.exists()
 

@@ -7,7 +7,7 @@ import torch
 
 
 class PointDynamics:
-    """Observation = latent = a 2-D point that moves by each action. Remembers every context it was asked for."""
+    """Observation = latent = a 2-D point that moves by each action. Remembers all contexts it made."""
 
     def __init__(self, *, history=1, action_block=1, speed=1.0, recommendation=None):
         self.history, self.action_block = history, action_block

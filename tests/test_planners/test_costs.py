@@ -7,9 +7,7 @@ from planners import GoalDistance
 
 PATHS = torch.tensor([[[[0.0, 0.0], [1.0, 2.0]], [[3.0, 4.0], [3.0, 0.0]]], [[[1.0, 1.0], [1.0, 3.0]]] * 2])
 GOALS = torch.tensor([[3.0, 0.0], [1.0, 1.0]])
-SQUARED = torch.tensor(
-    [[[9.0, 8.0], [16.0, 0.0]], [[0.0, 4.0]] * 2]
-)  # of each of the two latents to the goal
+SQUARED = torch.tensor([[[9.0, 8.0], [16.0, 0.0]], [[0.0, 4.0]] * 2])  # of each of the two latents to the goal
 
 
 @pytest.mark.parametrize(("running", "terminal"), [(1.0, 0.0), (0.0, 1.0), (0.5, 2.0)])

@@ -97,9 +97,7 @@ def test_context_is_the_real_history_at_block_stride(point_dynamics):
         actions.append(agent.act(frames[-1]))
         seen, between = dynamics.contexts[-1]
         for row in range(2):
-            want_seen, want_between = expected_context(
-                [f[row] for f in frames], [a[row] for a in actions], t, 0
-            )
+            want_seen, want_between = expected_context([f[row] for f in frames], [a[row] for a in actions], t, 0)
             assert torch.equal(seen[row], want_seen)
             assert torch.equal(between[row], want_between)
     assert between.abs().min() > 0
@@ -272,7 +270,7 @@ def test_goal_or_image_of_another_kind_is_an_error(make_model, image, moment):
     agent = MPC(model, None if moment == "goal" else GOOD, planner=planner)
     if moment == "image between two plans":
         agent.act(GOOD)
-    with pytest.raises(ValueError, match="uint8|shape|rows"):
+    with pytest.raises(ValueError, match=r"uint8|shape|rows"):
         agent.reset(image) if moment == "goal" else agent.act(image)
 
 

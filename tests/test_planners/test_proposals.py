@@ -28,9 +28,7 @@ def test_unit_variance_and_stated_autocorrelation(correlation):
 
 def test_action_dimensions_and_rows_are_independent():
     noise = Coloured(correlation=0.7)(torch.arange(2), torch.zeros(2, dtype=torch.int64), 0, (40_000, 3, 2))
-    flat = (
-        noise.permute(1, 0, 3, 2).reshape(40_000, 4, 3)[:, :, 1].double()
-    )  # (sample, row x dim) of one step
+    flat = noise.permute(1, 0, 3, 2).reshape(40_000, 4, 3)[:, :, 1].double()  # (sample, row x dim) of one step
     covariance = flat.T @ flat / len(flat)
     assert (covariance - torch.eye(4)).abs().max() < 0.03
 
@@ -51,9 +49,7 @@ def test_row_depends_on_its_seed_replan_and_iteration_only(correlation, shape):
 
 def test_any_change_of_seed_replan_or_iteration_changes_the_noise():
     coloured, shape = Coloured(correlation=0.5), (4, 5, 2)
-    keys = [
-        (seed, replan, iteration) for seed in (-1, 0, 1, 2) for replan in range(3) for iteration in range(3)
-    ]
+    keys = [(seed, replan, iteration) for seed in (-1, 0, 1, 2) for replan in range(3) for iteration in range(3)]
     draws = [coloured(torch.tensor([s]), torch.tensor([r]), i, shape) for s, r, i in keys]
     assert len({tuple(draw.flatten().tolist()) for draw in draws}) == len(keys)
 

@@ -74,9 +74,7 @@ def change():
 @pytest.fixture(scope="session")
 def snapshot():
     """Every file below a folder with its bytes."""
-    return lambda folder: {
-        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()
-    }
+    return lambda folder: {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +90,7 @@ def matches():
             and reader.steps[position] == episode.steps
             and reader.episodes[position].facts == episode.facts
             and all(
-                stored[k].dtype == expected[k].dtype and np.array_equal(stored[k], expected[k])
-                for k in expected
+                stored[k].dtype == expected[k].dtype and np.array_equal(stored[k], expected[k]) for k in expected
             )
         )
 

@@ -75,7 +75,7 @@ def test_gather_and_frames_pick_single_rows(tmp_path, make_info, make_episode, w
     rng = np.random.default_rng(0)
     episodes, rows = rng.integers(0, 5, (3, 4)), rng.integers(0, 9, (3, 4))
     assert np.array_equal(reader.gather("state", episodes, rows), np.stack([episodes, rows], -1))
-    frames = reader.frames("pixels", episodes.ravel(), rows.ravel() // 2)
+    frames = reader.gather("pixels", episodes.ravel(), rows.ravel() // 2)
     assert np.array_equal(frames[:, 0, 0, 0], episodes.ravel())
     assert np.array_equal(frames[:, 0, 1, 0], rows.ravel() // 2 * 2)
 
@@ -176,9 +176,9 @@ def test_a_damaged_frame_is_named_and_the_others_stay_readable(tmp_path, make_ep
     path.write_bytes(data)
     reader = EpisodeReader(tmp_path)
     with pytest.raises(InputError, match=r"pixels\.bin.*frame 0\b.*episode 6\b"):
-        reader.frames("pixels", np.array([1]), np.array([0]))
+        reader.gather("pixels", np.array([1]), np.array([0]))
     assert matches(reader, 0, episodes[0])
-    rest = reader.frames("pixels", np.full(6, 1), np.arange(1, 7))
+    rest = reader.gather("pixels", np.full(6, 1), np.arange(1, 7))
     assert np.array_equal(rest, episodes[1].columns["pixels"][1:])
 
 
@@ -193,7 +193,7 @@ def test_no_flipped_bit_in_a_frame_raises_anything_but_an_input_error(tmp_path, 
         path.write_bytes(data)
         reader = EpisodeReader(tmp_path)
         try:
-            assert reader.frames("pixels", np.array([0]), np.array([0])).shape == (1, 2, 3, 1)
+            assert reader.gather("pixels", np.array([0]), np.array([0])).shape == (1, 2, 3, 1)
         except InputError as error:
             assert "pixels.bin" in str(error)
             assert "episode 5" in str(error)

@@ -10,9 +10,7 @@ from lewm.types import InputError
 
 
 def test_description_survives_a_round_trip(tmp_path, make_info):
-    info = make_info(
-        stride=5, source={"env": {"name": "x", "sizes": [1, 2]}, "seed": 3}, creator={"commit": "abc"}
-    )
+    info = make_info(stride=5, source={"env": {"name": "x", "sizes": [1, 2]}, "seed": 3}, creator={"commit": "abc"})
     info.write(tmp_path / "a" / "set")
     assert DatasetInfo.read(tmp_path / "a" / "set") == info
 

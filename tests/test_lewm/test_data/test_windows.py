@@ -42,9 +42,7 @@ def expected_windows(lengths, frames, block, stride, pad):
     """All (episode, start) whose last frame exists, in words: one after the other, on the frame grid."""
     span = (frames - 1) * block
     return [
-        (e, start)
-        for e, steps in enumerate(lengths)
-        for start in range(-pad * block, steps - span + 1, stride)
+        (e, start) for e, steps in enumerate(lengths) for start in range(-pad * block, steps - span + 1, stride)
     ]
 
 
@@ -72,9 +70,7 @@ def check(batch, windows, frames, block):
     pad=st.integers(0, 3),
     chosen=st.sets(st.integers(0, 4), min_size=1).map(sorted),
 )
-def test_windows_hold_every_aligned_start_and_never_cross_episodes(
-    readers, stride, multiple, frames, pad, chosen
-):
+def test_windows_hold_every_aligned_start_and_never_cross_episodes(readers, stride, multiple, frames, pad, chosen):
     block = stride * multiple
     wanted = [w for w in expected_windows(LENGTHS, frames, block, stride, pad) if w[0] in chosen]
     if not wanted:
@@ -136,9 +132,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
-def test_windows_do_not_depend_on_how_columns_are_stored(
-    tmp_path, make_info, make_episode, write_set, layout
-):
+def test_windows_do_not_depend_on_how_columns_are_stored(tmp_path, make_info, make_episode, write_set, layout):
     info = make_info(**layout)
     episodes = [make_episode(10 + k, steps, info) for k, steps in enumerate(LENGTHS)]
     windows = Windows(write_set(tmp_path, episodes, info), np.arange(5), frames=2, block=2)

@@ -154,9 +154,7 @@ def test_a_group_is_committed_together_and_equals_single_commits(
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_small_shards_rotate_and_read_the_same(
-    tmp_path, make_info, make_episode, write_set, matches, grouped
-):
+def test_small_shards_rotate_and_read_the_same(tmp_path, make_info, make_episode, write_set, matches, grouped):
     episodes = [make_episode(i) for i in range(9)]
     whole = write_set(tmp_path / "whole", episodes)
     with EpisodeWriter(tmp_path / "small", make_info(), shard_bytes=400) as writer:

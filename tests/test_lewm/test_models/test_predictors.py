@@ -102,7 +102,7 @@ def test_adaln_zero_starts_as_the_identity():
 
 
 def test_adaln_block_is_the_published_formula():
-    """x + gate * f(LN(LN(x) * (1 + scale) + shift)), attention first, then MLP; six parts of Linear(SiLU(c))."""
+    """x + gate * f(LN(LN(x) * (1 + scale) + shift)), attention then MLP; six parts of Linear(SiLU(c))."""
     block = make("adaln_transformer").blocks[0]
     x, condition = (torch.randn(2, 3, D, dtype=torch.float64) for _ in range(2))
     parts = block.modulation(condition * torch.sigmoid(condition)).split(D, dim=-1)

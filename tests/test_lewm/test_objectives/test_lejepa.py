@@ -1,4 +1,4 @@
-"""The objective: teacher-forced and open-loop errors by hand, and a weight that means the same at any batch."""
+"""The objective: teacher-forced and open-loop errors by hand, and a weight that means the same anywhere."""
 
 import pytest
 import torch
@@ -76,7 +76,7 @@ def test_open_loop_equals_iteration_by_hand(predict, open_loop):
 
 
 def test_open_loop_is_zero_for_a_perfect_model_and_counts_each_block():
-    """Latents that move by the sum of their action block: exact at any depth, wrong when actions are shifted."""
+    """Latents that move by the sum of their action block: exact at any depth, not so with shifted actions."""
     actions = torch.randn(B, T - 1, K, A, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     moves = torch.cat([torch.zeros(B, 1, A, dtype=torch.float64), actions.sum(2)], dim=1)
     z = moves.cumsum(1)

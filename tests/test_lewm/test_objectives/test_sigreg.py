@@ -33,9 +33,7 @@ def directions(dim, count, seed=0):
 
 def test_collapsed_latents_give_the_stated_value():
     for dtype in (torch.float32, torch.float64):
-        assert sigreg(torch.zeros(64, 8, dtype=dtype), directions(8, 32)).item() == pytest.approx(
-            0.4020, abs=5e-5
-        )
+        assert sigreg(torch.zeros(64, 8, dtype=dtype), directions(8, 32)).item() == pytest.approx(0.4020, abs=5e-5)
 
 
 def test_gaussian_latents_give_the_stated_expectation():
@@ -99,9 +97,7 @@ def test_permutation_of_the_batch_changes_nothing():
 def test_rotating_latents_and_directions_changes_nothing():
     z, slices = gaussian(50, 6) * torch.arange(1, 7), directions(6, 9)
     rotation = torch.linalg.qr(gaussian(6, 6, seed=2)).Q
-    torch.testing.assert_close(
-        sigreg(z @ rotation, rotation.T @ slices), sigreg(z, slices), rtol=1e-10, atol=0
-    )
+    torch.testing.assert_close(sigreg(z @ rotation, rotation.T @ slices), sigreg(z, slices), rtol=1e-10, atol=0)
 
 
 def test_rotating_latents_changes_nothing_in_expectation():

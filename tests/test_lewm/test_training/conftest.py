@@ -32,7 +32,7 @@ def windows(reader):
 
 @pytest.fixture
 def make_model(reader):
-    """Always the same initial weights. The transformer has dropout and BatchNorm: the state that is easy to lose."""
+    """Always the same initial weights. The transformer has dropout and BatchNorm: state easily lost."""
     predictors = {
         "residual_mlp": {"name": "residual_mlp", "width": 16},
         "adaln_transformer": {

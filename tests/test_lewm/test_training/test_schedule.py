@@ -1,6 +1,7 @@
 """The learning rate at every step."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -17,7 +18,7 @@ def test_cosine_falls_from_one_to_zero():
     assert values[0] == 1.0
     assert values[50] == pytest.approx(0.5)
     assert values[25] == pytest.approx(0.5 + math.sqrt(2) / 4)
-    assert all(earlier > later for earlier, later in zip(values, values[1:], strict=False))
+    assert all(earlier > later for earlier, later in pairwise(values))
     assert 0 < values[-1] < 0.001
     assert warmup_cosine(steps, steps, warmup) == 0.0
 
