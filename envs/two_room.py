@@ -69,9 +69,8 @@ class TwoRoom(GoalTask):
         numbers = (door, door_size, wall, border, radius, speed, tolerance)
         if not (np.isfinite(numbers).all() and min(wall, radius, speed) > 0 and min(border, tolerance) >= 0):
             raise InputError(
-                "two_room needs finite numbers, wall, radius and speed above 0, border and tolerance at least 0; got "
-                f"door={door}, door_size={door_size}, wall={wall}, border={border}, radius={radius}, speed={speed}, "
-                f"tolerance={tolerance}"
+                "two_room needs finite numbers, wall, radius, speed above 0, border and tolerance at least 0; got "
+                f"wall={wall}, radius={radius}, speed={speed}, border={border}, tolerance={tolerance}"
             )
         if rows < 1 or image_size < 16:
             raise InputError(f"two_room needs rows >= 1 and image_size >= 16, got {rows} and {image_size}")

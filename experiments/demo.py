@@ -41,9 +41,8 @@ def demo(config: Mapping[str, Any]) -> dict[str, Any]:
     write_json(out / "summary.json", summary)
     low, high = summary["success_final_interval"]
     say("")
-    say(
-        f"  success at the end   {summary['success_final']:7.1%}   95 % interval {low:.1%} to {high:.1%}, n {summary['n']}"
-    )
+    interval = f"95 % interval {low:.1%} to {high:.1%}, n {summary['n']}"
+    say(f"  success at the end   {summary['success_final']:7.1%}   {interval}")
     if summary["detour_final"] is not None:
         say(f"  on detour pairs      {summary['detour_final']:7.1%}")
     say(f"  random floor         {summary['random_final']:7.1%}   greedy floor {summary['greedy_final']:.1%}")

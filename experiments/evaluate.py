@@ -147,8 +147,8 @@ def _check_fits(model: WorldModel, task: GoalTask) -> None:
         )
     if len(task.low) != model.action_spec.dim:
         raise InputError(
-            f"the model was trained on actions of dimension {model.action_spec.dim}, the task takes {len(task.low)}; "
-            "evaluate on the task it was trained for"
+            f"the model takes actions of dimension {model.action_spec.dim}, the task {len(task.low)}; "
+            "use its own task"
         )
 
 

@@ -73,10 +73,9 @@ def test_an_environment_from_outside_works_from_the_command_line(tiny, tmp_path)
     verbs = [verb for _, verb, *arguments in commands() if "plugins=[my_package]" in arguments]
     assert verbs == ["collect", "train", "evaluate"]
     for verb, arguments in zip(verbs, mine, strict=True):
+        argv = ["lewm", verb, *arguments, *tiny[verb]]
         run_python(
-            f"import sys; sys.argv = {['lewm', verb, *arguments, *tiny[verb]]!r}; from experiments.cli import main; main()",
-            tmp_path,
-            str(site),
+            f"import sys; sys.argv = {argv!r}; from experiments.cli import main; main()", tmp_path, str(site)
         )
     summary = (tmp_path / "runs/dot/summary.json").read_text()
     assert '"random_final"' in summary and '"greedy_final"' not in summary
