@@ -36,13 +36,14 @@ def save(model: WorldModel, folder: Path | str, provenance: Mapping[str, Any] | 
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".checkpoint-", dir=folder.parent))
     spec = {name: value.tolist() for name, value in vars(model.action_spec).items()}
     meta = {"action_spec": spec, "recommendation": model.recommendation, "provenance": dict(provenance or {})}
-    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, temporary / "model.safetensors")
     config = {"format": FORMAT, "version": VERSION, "model": asdict(model.config)}
-    (temporary / "config.json").write_text(json.dumps(config, indent=1))
-    (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
+    texts = {"config.json": json.dumps(config, indent=1), "meta.json": json.dumps(meta, indent=1)}
+    temporary = Path(tempfile.mkdtemp(prefix=".checkpoint-", dir=folder.parent))
+    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, temporary / "model.safetensors")
+    for name, text in texts.items():
+        (temporary / name).write_text(text)
     for path in temporary.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -77,6 +78,7 @@ def load(path: Path | str, *, device: str = "cpu", plugins: Iterable[str] = ()) 
     try:
         model_config = WorldModelConfig(**config["model"])
         spec = ActionSpec(**meta["action_spec"])
+        recommendation = meta["recommendation"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder} does not describe a model this lewm knows: {error}") from None
     try:
@@ -86,7 +88,7 @@ def load(path: Path | str, *, device: str = "cpu", plugins: Iterable[str] = ()) 
         hint = f"; it was trained with plugins {needs}: pass plugins={needs}" if needs else ""
         raise InputError(f"{folder}: {error}{hint}") from None
     _fill(model, folder / "model.safetensors")
-    model.recommendation = meta["recommendation"]
+    model.recommendation = recommendation
     return model.to(device).eval()
 
 
@@ -125,8 +127,11 @@ def _fill(model: WorldModel, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path} is missing; restore it or train again") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # JSON or UTF-8
         raise InputError(f"{path} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is damaged: expected a JSON object, got {type(value).__name__}")
+    return value

@@ -53,7 +53,11 @@ class MPC:
         self.model, self.rows, self.deadline_s, self.fallback = model, rows, deadline_s, fallback
         self.planner = planner or self._recommended_planner()
         self.cost = cost or self._recommended_cost()
-        self.replan_every = replan_every or model.recommendation.get("replan_every", 2 * model.action_block)
+        self.replan_every = (
+            model.recommendation.get("replan_every", 2 * model.action_block)
+            if replan_every is None
+            else replan_every
+        )
         if self.planner.horizon % model.action_block:
             raise InputError(
                 f"the horizon must be a multiple of the model's action_block {model.action_block}, "
@@ -65,13 +69,14 @@ class MPC:
             )
         count = rows or 1
         self._seeds = list(range(count)) if seeds is None else list(seeds)
-        self._state: PlanState = self.planner.init(count, model.action_spec, self._seeds)
-        self._plans = torch.zeros(count, self.planner.horizon, self._state.mean.shape[-1])
+        self._plans = torch.zeros(count, self.planner.horizon, len(model.action_spec.low))
         self._cursor = torch.full((count,), -1)  # next action of the plan; -1: no plan yet
+        self._fresh = torch.ones(count, dtype=torch.bool)
         self._frames: list[Tensor] = []  # oldest first, one per environment step, as far back as history reaches
         self._actions: list[Tensor] = []  # between those frames
-        self._fresh = torch.ones(count, dtype=torch.bool)
-        self._goal: Tensor | None = None
+        self._goal: Tensor | None = None  # latents, on the model's device
+        self._state: PlanState | None = None
+        self._format: tuple[torch.dtype, torch.Size] | None = None  # of an observation, as of the goal
         self.last_plan: Plan | None = None
         if goal is not None:
             self.reset(goal)
@@ -80,15 +85,12 @@ class MPC:
         """Forget history and plan of all or some rows (indices), and set their goal if one is given."""
         index = torch.arange(self.rows or 1) if rows is None else torch.as_tensor(rows)
         if goal is not None:
-            with torch.no_grad():
-                latents = self.model.encode(self._batch(goal, len(index), "goal"))
-            if self._goal is None:
-                if len(index) != (self.rows or 1):
-                    raise InputError("the first goal must be given for all rows")
-                self._goal = torch.zeros_like(latents)
-            self._goal = self._goal.index_copy(0, index, latents)
+            self._set_goal(self._batch(goal, len(index), "goal"), index)
+        if self._goal is None:
+            raise InputError("no goal yet: reset(goal)")
         seeds = [self._seeds[k] for k in index.tolist()]
-        self._state = self._state.put(index, self.planner.init(len(index), self.model.action_spec, seeds))
+        fresh = self.planner.init(len(index), self.model.action_spec, seeds, self._goal.device)
+        self._state = fresh if self._state is None else self._state.put(index, fresh)
         self._cursor[index] = -1
         self._fresh[index] = True
 
@@ -104,36 +106,51 @@ class MPC:
         actions = self._plans[torch.arange(len(self._plans)), self._cursor]
         self._cursor += 1
         self._actions.append(actions)
-        out = actions if self.rows is not None else actions[0]
+        out = (actions if self.rows is not None else actions[0]).clone()
         return out if isinstance(observation, Tensor) else out.numpy()
+
+    @torch.no_grad()
+    def _set_goal(self, goal: Tensor, index: Tensor) -> None:
+        latents = self.model.encode(goal)
+        if latents.ndim != 2:
+            raise InputError(f"goal: one axis too many, got shape {tuple(goal.shape)} for {len(index)} rows")
+        if self._goal is None:
+            if len(index) != (self.rows or 1):
+                raise InputError("the first goal must be given for all rows")
+            self._goal = torch.zeros_like(latents)
+        self._goal = self._goal.index_copy(0, index.to(latents.device), latents)
+        self._format = (goal.dtype, goal.shape[1:])
 
     def _replan(self, due: Tensor) -> None:
         state = self._state.take(due)
-        started = self._cursor[due] >= 0
-        if started.any():
-            shifted = state.shift(self.replan_every, self.planner.warm_std)
-            index = torch.nonzero(started)[:, 0]
-            state = state.put(index, shifted.take(index))
+        started = torch.nonzero(self._cursor[due] >= 0)[:, 0]
+        state = state.put(started, state.shift(self.replan_every, self.planner.warm_std).take(started))
         cost = LatentCost(self.model, self._context(due), self._goal[due], self.cost)
         plan, state = self.planner.plan(cost, state, self.deadline_s)
-        actions = plan.actions
-        if plan.failed.any():
-            failed = torch.nonzero(plan.failed)[:, 0]
+        actions = plan.actions.cpu()
+        failed = torch.nonzero(plan.failed.cpu())[:, 0]
+        if len(failed):
             if self.fallback is None:
                 raise PlannerFailure(f"no candidate had a finite cost in rows {due[failed].tolist()}")
             held = torch.as_tensor(self.fallback(self._frames[-1][due[failed]]), dtype=actions.dtype)
             actions = actions.index_copy(0, failed, held[:, None].expand(-1, actions.shape[1], -1))
         self._state = self._state.put(due, state)
-        self._plans = self._plans.index_copy(0, due, actions.to(self._plans))
+        self._plans = self._plans.index_copy(0, due, actions)
         self._cursor[due] = 0
         self.last_plan = plan
 
     def _remember(self, frame: Tensor) -> None:
         """Append this step's frame; a fresh row pads its past with it and with zero actions, as in training."""
-        self._frames.append(frame)
+        dtype, shape = self._format
+        same_kind = frame.dtype == dtype or (frame.is_floating_point() and dtype.is_floating_point)
+        if frame.shape[1:] != shape or not same_kind:
+            raise InputError(
+                f"observation: expected {dtype} of shape {tuple(shape)} like the goal, "
+                f"got {frame.dtype} {tuple(frame.shape[1:])}"
+            )
         reach = (self.model.history - 1) * self.model.action_block
-        if len(self._frames) == 1:
-            self._frames *= reach + 1
+        if not self._frames:
+            self._frames = [frame] * reach
             self._actions = [torch.zeros(len(frame), self._plans.shape[-1])] * reach
         elif self._fresh.any():
             keep = ~self._fresh
@@ -141,7 +158,7 @@ class MPC:
             self._frames = [torch.where(keep.view(shape), old, frame) for old in self._frames]
             self._actions = [torch.where(keep[:, None], old, 0.0) for old in self._actions]
         self._fresh[:] = False
-        self._frames = self._frames[-reach - 1 :]
+        self._frames = [*self._frames, frame][-reach - 1 :]
         self._actions = self._actions[len(self._actions) - reach :]
 
     def _context(self, rows: Tensor) -> Any:
@@ -151,7 +168,7 @@ class MPC:
         return self.model.context(frames, actions)
 
     def _batch(self, value: Array, rows: int, what: str) -> Tensor:
-        tensor = torch.as_tensor(value)
+        tensor = value.clone() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
         if self.rows is None:
             tensor = tensor[None]
         if tensor.ndim < 2 or len(tensor) != rows:

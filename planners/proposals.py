@@ -42,8 +42,8 @@ class Coloured:
         for row, (seed, replan) in enumerate(zip(seeds.tolist(), replans.tolist(), strict=True)):
             generator.manual_seed(mix(seed, replan, iteration))
             torch.randn(shape, generator=generator, out=noise[row])
-        if self.correlation:
-            noise = torch.einsum("hk,bska->bsha", self._factor(shape[1]), noise)
+            if self.correlation:  # row by row: a product over all rows rounds differently with their number
+                noise[row] = torch.einsum("hk,ska->sha", self._factor(shape[1]), noise[row])
         return noise.to(seeds.device)
 
     def _factor(self, horizon: int) -> Tensor:

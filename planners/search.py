@@ -38,7 +38,7 @@ class SamplingPlanner(ABC):
         min_std: float = 0.01,
         correlation: float = 0.7,
     ) -> None:
-        if horizon < 1 or samples < 2 or iterations < 1 or (warm_iterations or 1) < 1:
+        if horizon < 1 or samples < 2 or iterations < 1 or (warm_iterations is not None and warm_iterations < 1):
             raise InputError(
                 "a planner needs horizon >= 1, samples >= 2, iterations >= 1; "
                 f"got {horizon}, {samples}, {iterations}, warm_iterations {warm_iterations}"
@@ -102,10 +102,11 @@ class SamplingPlanner(ABC):
             if deadline_s is not None and iteration and elapsed * (iteration + 1) / iteration > deadline_s:
                 break
             noise = self.proposal(state.seeds, state.replans, iteration, (self.samples, horizon, dim))
-            candidates = torch.addcmul(mean[:, None], std[:, None], noise).clamp_(state.low, state.high)
+            candidates = torch.addcmul(mean[:, None], std[:, None], noise)
             candidates[:, 0] = mean
             if iteration == 0:
                 candidates[:, 1] = rest  # doing nothing is how an agent stays at its goal
+            candidates.clamp_(state.low, state.high)  # last: a mean of bounded elites can round past a bound
             costs = self._score(cost, candidates)
             active = iteration < budget
             cheapest = costs.argmin(1)

@@ -83,10 +83,12 @@ class PlanState:
 
     def take(self, rows: Tensor) -> PlanState:
         """The state of some rows (indices)."""
+        rows = rows.to(self.mean.device)
         return replace(self, **{name: getattr(self, name)[rows] for name in self.ROWS})
 
     def put(self, rows: Tensor, other: PlanState) -> PlanState:
         """This state with some rows (indices) replaced by those of `other`."""
+        rows = rows.to(self.mean.device)
         new = {name: getattr(self, name).index_copy(0, rows, getattr(other, name)) for name in self.ROWS}
         return replace(self, **new)
 

@@ -72,6 +72,7 @@ class Windows:
         steps = reader.steps[self.episodes]
         starts = (steps - (frames - 1) * block - self.first) // self.stride + 1
         self._ends = np.cumsum(np.maximum(starts, 0))
+        self._shuffle: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0, int))
         if not len(self):
             raise InputError(
                 f"no window fits: {frames} frames {block} steps apart span {(frames - 1) * block} steps, "
@@ -96,6 +97,12 @@ class Windows:
             self._rows("state", which, steps) if "state" in self.reader.info.columns else None,
         )
 
+    def _order(self, seed: int, epoch: int) -> np.ndarray:
+        """The shuffle of an epoch; the last one is kept, since a permutation costs more than a batch."""
+        if self._shuffle[0] != (seed, epoch):
+            self._shuffle = ((seed, epoch), np.random.default_rng([seed, epoch]).permutation(len(self)))
+        return self._shuffle[1]
+
     def _rows(self, name: str, which: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """Rows of a column at these steps (B, n) of the episodes `which` (B,); before the start, the first row."""
         episodes = np.broadcast_to(self.episodes[which][:, None], steps.shape)
@@ -107,6 +114,5 @@ class Windows:
         epochs = place // len(self)
         indices = np.empty(batch_size, np.int64)
         for epoch in np.unique(epochs):
-            order = np.random.default_rng([seed, int(epoch)]).permutation(len(self))
-            indices[epochs == epoch] = order[place[epochs == epoch] % len(self)]
+            indices[epochs == epoch] = self._order(seed, int(epoch))[place[epochs == epoch] % len(self)]
         return self.batch(indices)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from lewm.models.layers import AdaLNBlock, Projector
 from lewm.registry import register
+from lewm.types import InputError
 
 
 class Predictor(nn.Module):
@@ -120,6 +121,11 @@ class AdaLNTransformer(Predictor):
 
     def forward(self, z_BTD: Tensor, actions_BTE: Tensor) -> Tensor:
         """See the module docstring; T is at most `history`."""
+        if z_BTD.shape[1] > self.history:
+            raise InputError(
+                f"a transformer of history {self.history} takes at most as many frames, got {z_BTD.shape[1]}; "
+                f"train with trainer.frames={self.history + 1}"
+            )
         condition = self.action_encoder(actions_BTE)
         x = z_BTD + self.position[:, : z_BTD.shape[1]]
         for block in self.blocks:

@@ -130,7 +130,7 @@ class WorldModel(nn.Module):
         count = len(images)
         images = F.pad(images, (0, 0) * 3 + (0, -count % self.chunk))
         latents = torch.cat([self._encode(chunk) for chunk in images.split(self.chunk)])[:count]
-        return latents.reshape(*pixels.shape[:-3], -1)
+        return latents.reshape(*pixels.shape[:-3], latents.shape[-1])
 
     def predict(self, z_BTD: Tensor, actions_BTKA: Tensor) -> Tensor:
         """Teacher-forced prediction: the latent one block after each frame, (B, T, D); raw actions."""
@@ -154,12 +154,14 @@ class WorldModel(nn.Module):
 
     def rollout(self, context: Context, actions_BSHA: Tensor) -> Tensor:
         """Imagine candidate futures: raw actions, one per environment step -> latents (B, S, H / K, D)."""
-        horizon, dim = actions_BSHA.shape[2:]
-        if horizon % self.action_block or dim != self.action_spec.dim:
+        horizon, dim = actions_BSHA.shape[-2:]
+        if actions_BSHA.ndim != 4 or horizon % self.action_block or dim != self.action_spec.dim:
             raise InputError(
                 f"rollout needs a horizon that is a multiple of action_block {self.action_block} and actions of "
-                f"dimension {self.action_spec.dim}, got horizon {horizon} and dimension {dim}"
+                f"dimension {self.action_spec.dim}, got shape {tuple(actions_BSHA.shape)} (B, S, H, A)"
             )
+        if len(context.z_BTD) != len(actions_BSHA):
+            raise InputError(f"context has {len(context.z_BTD)} rows, the actions have {len(actions_BSHA)}")
         blocks = rearrange(actions_BSHA, "b s (l k) a -> b s l k a", k=self.action_block)
         return self.predictor.rollout(context.z_BTD, context.past_BTE, self._normalise(blocks))
 

@@ -84,7 +84,11 @@ class Trainer:
                 terms, z, norm = self._step(model, objective, optimiser, windows, seed, step)
                 metrics = {}
                 done = step + 1
-                if done % self.log_every == 0 or done == self.steps:
+                logs, saves = (done % n == 0 or done == self.steps for n in (self.log_every, self.save_every))
+                if logs or saves:  # before anything is derived from the numbers or saved
+                    self._check_finite("loss", terms.total, done)
+                    self._check_finite("gradient", norm, done)
+                if logs:
                     metrics = {
                         "loss": terms.total.item(),
                         "prediction": terms.prediction.item(),
@@ -94,13 +98,8 @@ class Trainer:
                         "latent_std": z.std(dim=0).mean().item(),
                         "effective_rank": effective_rank(z),
                     }
-                    if not math.isfinite(metrics["loss"]):
-                        raise InputError(
-                            f"the loss became {metrics['loss']} at step {done}; lower trainer.learning_rate "
-                            f"(now {self.learning_rate}) and start in a new folder"
-                        )
                     log.write({"step": done, **metrics})
-                if done % self.save_every == 0 or done == self.steps:
+                if saves:
                     log.sync()
                     _save_state(run, model, optimiser, done)
                 on_step(done, metrics)
@@ -130,6 +129,13 @@ class Trainer:
         optimiser.step()
         return terms, z.detach().flatten(0, 1), norm
 
+    def _check_finite(self, what: str, value: torch.Tensor, step: int) -> None:
+        if not math.isfinite(value.item()):
+            raise InputError(
+                f"the {what} became {value.item()} at step {step}; lower trainer.learning_rate "
+                f"(now {self.learning_rate}) and start in a new folder"
+            )
+
     @staticmethod
     def _restore(run: Path, model: WorldModel, optimiser: torch.optim.Optimizer) -> int:
         path = run / "training_state.pt"
@@ -139,9 +145,10 @@ class Trainer:
             state = torch.load(path, weights_only=True)
             model.load_state_dict(state["model"])
             optimiser.load_state_dict(state["optimiser"])
+            step = state["step"]
         except Exception as error:  # torch raises many kinds for a damaged file
             raise InputError(f"{path} cannot be read ({error}); delete it to train from the start") from None
-        return state["step"]
+        return step
 
 
 def _save_state(run: Path, model: WorldModel, optimiser: torch.optim.Optimizer, step: int) -> None:

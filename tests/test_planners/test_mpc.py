@@ -45,7 +45,7 @@ def test_output_is_of_the_kind_of_the_input(point_dynamics, convert):
 
 def test_reaches_the_goal_and_stays(point_dynamics):
     start, goal = torch.tensor([[0.0, 0.0], [4.0, 3.0]]), torch.tensor([[4.0, -3.0], [-1.0, 2.0]])
-    planner = CEM(horizon=8, samples=128, iterations=6)
+    planner = CEM(horizon=8, samples=128, iterations=6, warm_iterations=6)
     agent = MPC(point_dynamics(), rows=2, planner=planner, replan_every=2)
     positions, actions = walk(agent, start, goal, 20)
     distance = torch.stack([(p - goal).norm(dim=-1) for p in positions])
