@@ -11,6 +11,7 @@ import imageio.v3 as iio
 import matplotlib
 import numpy as np
 import torch
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from envs import GoalTask
@@ -40,8 +41,9 @@ def loss_curves(metrics: Sequence[Mapping[str, float]]) -> Figure:
         axis.set(title=title, xlabel="step")
         if logarithmic:
             axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(matplotlib.ticker.LogFormatter(minor_thresholds=(2, 1)))
-            axis.yaxis.set_minor_formatter(matplotlib.ticker.LogFormatter(minor_thresholds=(2, 1)))
+            axis.yaxis.set_minor_locator(ticker.LogLocator(subs=(2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
         else:
             axis.set_ylim(bottom=0)
     return figure
