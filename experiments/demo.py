@@ -23,10 +23,10 @@ def demo(config: Mapping[str, Any]) -> dict[str, Any]:
     say(f"lewm demo, seed {config['seed']}, into {out}")
 
     def stage(name: str, run: Callable[[], Any]) -> Any:
-        """Run a stage and add its time to what earlier, interrupted tries took."""
-        begin, done_before = time.perf_counter(), name in seconds
+        """Run a stage; the time of the try that completed it is kept."""
+        begin, known = time.perf_counter(), name in seconds
         result = run()
-        if not done_before:
+        if not known:
             seconds[name] = round(time.perf_counter() - begin, 2)
             write_json(clock, seconds)
         return result
@@ -34,19 +34,25 @@ def demo(config: Mapping[str, Any]) -> dict[str, Any]:
     stage("collect", lambda: collect(config["collect"]))
     stage("train", lambda: train(config["train"]))
     summary = stage("evaluate", lambda: evaluate(config["evaluate"]))
-    known = {"seed": config["seed"], "peak_memory_mb": peak_memory_mb()}
-    write_json(out / "summary.json", {**summary, **known, "seconds": seconds})
-    page = stage("report", lambda: report(out))
-    summary = {**summary, **known, "seconds": {**seconds, "total": round(sum(seconds.values()), 2)}}
-    write_json(out / "summary.json", summary)
-    low, high = summary["success_final_interval"]
-    say("")
-    interval = f"95 % interval {low:.1%} to {high:.1%}, n {summary['n']}"
-    say(f"  success at the end   {summary['success_final']:7.1%}   {interval}")
-    if summary["detour_final"] is not None:
-        say(f"  on detour pairs      {summary['detour_final']:7.1%}")
-    say(f"  random floor         {summary['random_final']:7.1%}   greedy floor {summary['greedy_final']:.1%}")
-    say(f"  plan time            {summary['plan_ms_p50']:6.1f} ms   p95 {summary['plan_ms_p95']:.1f} ms")
-    say(f"  time, memory         {sum(seconds.values()):6.1f} s    peak {known['peak_memory_mb']} MB")
-    say(f"  report               {page}")
+    page = out / "report.html"
+    if "total" not in summary.get("seconds", {}) or not page.exists():
+        summary |= {"seconds": seconds, "peak_memory_mb": peak_memory_mb()}
+        write_json(out / "summary.json", summary)  # the report shows it
+        stage("report", lambda: report(out))
+        summary["seconds"] = {**seconds, "total": round(sum(seconds.values()), 2)}
+        write_json(out / "summary.json", summary)
+    _show(summary, page)
     return summary
+
+
+def _show(summary: Mapping[str, Any], page: Path) -> None:
+    low, high = summary["success_final_interval"]
+    lines = {"success at the end": f"{summary['success_final']:.1%}  [{low:.1%}, {high:.1%}], n {summary['n']}"}
+    if summary["detour_final"] is not None:
+        lines["on detour pairs"] = f"{summary['detour_final']:.1%}"
+    for floor in summary["protocol"]["floors"]:
+        lines[f"{floor} floor"] = f"{summary[f'{floor}_final']:.1%}"
+    lines["plan time"] = f"{summary['plan_ms_p50']:.1f} ms, p95 {summary['plan_ms_p95']:.1f} ms"
+    lines["time, peak memory"] = f"{summary['seconds']['total']:.0f} s, {summary['peak_memory_mb']} MB"
+    lines["report"] = str(page)
+    say("\n" + "\n".join(f"  {name:<20}{value}" for name, value in lines.items()))

@@ -17,7 +17,7 @@ from envs.policies import Greedy, Policy
 from experiments.build import build_optional, build_task
 from experiments.pairs import Pairs, draw_pairs
 from experiments.records import EpisodeRecord, append, read, summarise
-from experiments.runs import claim_folder, prepare_machine, progress, provenance, say, write_json
+from experiments.runs import claim_folder, prepare_machine, progress, provenance, read_json, say, write_json
 from lewm import checkpoint
 from lewm.models import WorldModel
 from lewm.types import InputError
@@ -32,15 +32,55 @@ FLOORS: dict[str, Policy] = {"random": UniformHold(hold=5), "greedy": Greedy()}
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Run what is missing of an evaluation and write its summary; see `configs/evaluate.yaml`."""
     prepare_machine(config["threads"])
-    model = checkpoint.load(config["run"], plugins=config["plugins"])
-    facts = checkpoint.provenance(config["run"])
+    run, out = Path(config["run"]), Path(config["out"])
+    model = checkpoint.load(run, plugins=config["plugins"])
+    facts = checkpoint.provenance(run)
     env = config.get("env") or facts["data"]["source"]["env"]
     task = build_task(env, 1)
     _check_fits(model, task)
     pairs = draw_pairs(task, config["pairs"], config["pairs_seed"])
     controller = _controller(model, config)
-    sample = controller(1, [0])
-    protocol = {
+    policies: dict[str, Begin] = {"model": _planning(controller)}
+    policies |= {name: _scripted(_floor(name), config["budget"]) for name in config["floors"]}
+    protocol = _protocol(config, env, pairs, controller(1, [0]), checkpoint.find(run))
+    claim_folder(out, "evaluate", protocol)
+
+    begin, log = time.perf_counter(), out / "episodes.jsonl"
+    done = {(record.policy, record.pair) for record in read(log)}
+    total = len(policies) * len(pairs)
+    if len(done) == total and (out / "summary.json").exists():
+        say(f"evaluate  already done: {log}")
+        return read_json(out / "summary.json")
+    with progress(total, "evaluate", "episodes", initial=len(done)) as bar:
+        for name, policy in policies.items():
+            missing = [pair for pair in range(len(pairs)) if (name, pair) not in done]
+            for rows in _batches(missing, config["rows"]):
+                append(log, run_pairs(env, pairs, rows, name, policy, config, bar))
+    records = read(log)
+    summary = {
+        **summarise(records),
+        **_latency(env, pairs, records, controller, config),
+        "seed": facts["seed"],
+        "planner_seed": config["seed"],
+        "threads": config["threads"],
+        "device": "cpu",
+        "data_fingerprint": facts["data"]["fingerprint"],
+        "train_steps": facts["steps"],
+        "train_seconds": facts["seconds"],
+        "probe_r2": facts["probe_r2"],
+        "protocol": protocol,
+        **provenance(),
+    }
+    write_json(out / "summary.json", summary)
+    say(f"evaluate  {headline(summary)} ({time.perf_counter() - begin:.1f} s)")
+    return summary
+
+
+def _protocol(
+    config: Mapping[str, Any], env: Mapping[str, Any], pairs: Pairs, agent: MPC, folder: Path
+) -> dict[str, Any]:
+    """What fixes every outcome; a folder holds lines of one protocol only."""
+    return {
         "track": "free",
         "env": env,
         "pairs": len(pairs),
@@ -48,45 +88,12 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         "pairs_presolved_removed": pairs.presolved,
         "budget": config["budget"],
         "floors": list(config["floors"]),
-        "checkpoint": _hash(checkpoint.find(config["run"]) / "model.safetensors"),
-        "planner": {"name": type(sample.planner).__name__, **_plain(sample.planner)},
-        "cost": {"name": type(sample.cost).__name__, **_plain(sample.cost)},
-        "replan_every": sample.replan_every,
+        "checkpoint": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16],
+        "planner": {"name": type(agent.planner).__name__, **_plain(agent.planner)},
+        "cost": {"name": type(agent.cost).__name__, **_plain(agent.cost)},
+        "replan_every": agent.replan_every,
         "seed": config["seed"],
     }
-    out = Path(config["out"])
-    claim_folder(out, "evaluate", protocol)
-
-    begin = time.perf_counter()
-    policies: dict[str, Begin] = {"model": _planning(controller)}
-    policies |= {name: _scripted(_floor(name), config["budget"]) for name in config["floors"]}
-    log = out / "episodes.jsonl"
-    done = {(record.policy, record.pair) for record in read(log)}
-    total = len(policies) * len(pairs)
-    with progress(total, "evaluate", "episodes", initial=len(done)) as bar:
-        for name, policy in policies.items():
-            missing = [pair for pair in range(len(pairs)) if (name, pair) not in done]
-            for rows in _batches(missing, config["rows"]):
-                append(log, run_pairs(env, pairs, rows, name, policy, config, bar))
-    records = read(log)
-    latency = _latency(env, pairs, records, controller, config)
-    summary = {
-        **summarise(records),
-        **latency,
-        "seed": facts["seed"],
-        "planner_seed": config["seed"],
-        "seconds_evaluate": round(time.perf_counter() - begin, 2),
-        "threads": config["threads"],
-        "device": "cpu",
-        "data_fingerprint": facts["data"]["fingerprint"],
-        "train_steps": facts["steps"],
-        "probe_r2": facts["probe_r2"],
-        "protocol": protocol,
-        **provenance(),
-    }
-    write_json(out / "summary.json", summary)
-    say(f"evaluate  {headline(summary)} ({summary['seconds_evaluate']:.1f} s)")
-    return summary
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -238,7 +245,3 @@ def _plain(part: Any) -> dict[str, Any]:
     return {k: v for k, v in vars(part).items() if isinstance(v, int | float | str | bool)} | {
         k: _plain(v) for k, v in vars(part).items() if hasattr(v, "__dict__") and not isinstance(v, torch.Tensor)
     }
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lewm.data import Windows
@@ -116,8 +117,9 @@ class Trainer:
     ) -> tuple[LossTerms, torch.Tensor, torch.Tensor]:
         """One optimiser step; returns the loss terms, the latents (N, D) and the gradient norm."""
         batch = windows.draw(step, self.batch_size, seed)
-        torch.manual_seed(hash((seed, step, 0)) % 2**63)  # dropout, inside fork_rng
-        generator = torch.Generator().manual_seed(hash((seed, step, 1)) % 2**63)
+        dropout, directions = np.random.SeedSequence([seed, step]).generate_state(2)
+        torch.manual_seed(int(dropout))  # inside fork_rng
+        generator = torch.Generator().manual_seed(int(directions))
         z = model.encode(torch.from_numpy(batch.pixels))
         actions = torch.from_numpy(batch.actions).to(z.device)
         terms = objective(z, actions, model.predict, generator)

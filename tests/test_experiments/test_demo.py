@@ -28,17 +28,15 @@ def test_the_demo_leaves_everything_it_shows(lewm, tiny, tmp_path):
     assert summary.keys() >= KEYS
     assert summary["seed"] == 3 and summary["n"] == 6
     assert set(summary["seconds"]) == {"collect", "train", "evaluate", "report", "total"}
-    assert str(out / "report.html") in text and "95 % interval" in text and "random floor" in text
+    for shown in ("success at the end", "random floor", "greedy floor", "plan time", str(out / "report.html")):
+        assert shown in text
 
     before = (out / "episodes.jsonl").read_bytes()
     code, text, err = lewm("demo", f"out={out}", "seed=3", *small(tiny))
     assert code == 0, err
     assert "already" in text
     assert (out / "episodes.jsonl").read_bytes() == before
-    again = json.loads((out / "summary.json").read_text())
-    assert {k: again["seconds"][k] for k in ("collect", "train")} == {
-        k: summary["seconds"][k] for k in ("collect", "train")
-    }
+    assert json.loads((out / "summary.json").read_text()) == summary
 
 
 def test_the_demo_continues_after_any_stage(lewm, tiny, tmp_path):
