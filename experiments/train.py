@@ -25,6 +25,7 @@ def train(config: Mapping[str, Any]) -> Path:
     """Train, or continue a run that was cut off; see `configs/train.yaml` for the settings."""
     run, reader = Path(config["out"]), EpisodeReader(config["data"])
     _check_images(reader, config["model"]["image_size"])
+    _check_advice(config)
     training, held_out = split_episodes(reader, config["validation"])
     prepare_machine(config["threads"])
     trainer = registry.build("trainer", config["trainer"])
@@ -84,6 +85,17 @@ def _encode_some(
     frames = rng.integers(0, reader.steps[chosen] // stride + 1)
     z = model.encode(torch.from_numpy(reader.gather("pixels", chosen, frames)))
     return z, torch.from_numpy(reader.gather("state", chosen, frames * stride))
+
+
+def _check_advice(config: Mapping[str, Any]) -> None:
+    """Build what the checkpoint will recommend, so that a mistake shows before training and not after."""
+    planner, block = registry.build("planner", config["planner"]), config["model"]["action_block"]
+    registry.build("cost", config["cost"])
+    if planner.horizon % block or not 1 <= config["replan_every"] <= planner.horizon:
+        raise InputError(
+            f"planner.horizon must be a multiple of model.action_block {block} and at least replan_every, got "
+            f"horizon {planner.horizon} and replan_every {config['replan_every']}"
+        )
 
 
 def _check_images(reader: EpisodeReader, size: int) -> None:

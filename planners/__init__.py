@@ -14,14 +14,12 @@ from planners.cem import CEM
 from planners.costs import GoalDistance
 from planners.latent import LatentCost
 from planners.mpc import MPC
+from planners.parts import COSTS, PLANNERS
 from planners.proposals import Coloured
 from planners.search import SamplingPlanner
 from planners.types import ActionSpec, Cost, Dynamics, InputError, Plan, PlannerFailure, PlanState
 
 __lewm__ = True
-
-PLANNERS = {"cem": CEM}
-COSTS = {"goal_distance": GoalDistance}
 
 __all__ = [
     "CEM",

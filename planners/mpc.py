@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from planners.costs import GoalDistance
 from planners.latent import LatentCost
+from planners.parts import COSTS, PLANNERS, recommended
 from planners.search import SamplingPlanner
 from planners.types import Dynamics, InputError, Plan, PlannerFailure, PlanState
 
@@ -51,13 +51,12 @@ class MPC:
         fallback: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.model, self.rows, self.deadline_s, self.fallback = model, rows, deadline_s, fallback
-        self.planner = planner or self._recommended_planner()
-        self.cost = cost or self._recommended_cost()
-        self.replan_every = (
-            model.recommendation.get("replan_every", 2 * model.action_block)
-            if replan_every is None
-            else replan_every
-        )
+        advice = model.recommendation
+        usual = {"name": "cem", "horizon": 8 * model.action_block}
+        self.planner = planner or recommended(PLANNERS, advice.get("planner", usual), "planner")
+        self.cost = cost or recommended(COSTS, advice.get("cost", {"name": "goal_distance"}), "cost")
+        advised = advice.get("replan_every", model.action_block)
+        self.replan_every = advised if replan_every is None else replan_every
         if self.planner.horizon % model.action_block:
             raise InputError(
                 f"the horizon must be a multiple of the model's action_block {model.action_block}, "
@@ -174,26 +173,3 @@ class MPC:
         if tensor.ndim < 2 or len(tensor) != rows:
             raise InputError(f"{what}: expected {rows} rows, got shape {tuple(tensor.shape)}")
         return tensor
-
-    def _recommended_planner(self) -> SamplingPlanner:
-        from planners import PLANNERS
-
-        return _from_spec(PLANNERS, self.model.recommendation.get("planner"), "planner") or PLANNERS["cem"](
-            horizon=8 * self.model.action_block
-        )
-
-    def _recommended_cost(self) -> Callable[[Tensor, Tensor], Tensor]:
-        from planners import COSTS
-
-        return _from_spec(COSTS, self.model.recommendation.get("cost"), "cost") or GoalDistance()
-
-
-def _from_spec(table: dict[str, Callable[..., Any]], spec: dict[str, Any] | None, kind: str) -> Any:
-    """Build `{"name": ..., **keywords}` from a table of known parts; None stays None."""
-    if spec is None:
-        return None
-    keywords = dict(spec)
-    name = keywords.pop("name", None)
-    if name not in table:
-        raise InputError(f"the model recommends {kind} '{name}', known: {', '.join(table)}; pass {kind}=...")
-    return table[name](**keywords)

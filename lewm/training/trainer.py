@@ -42,7 +42,7 @@ class Trainer:
         steps: int = 600,
         batch_size: int = 64,
         frames: int = 4,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
         weight_decay: float = 1e-3,
         warmup: int = 50,
         clip: float = 1.0,

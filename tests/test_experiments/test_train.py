@@ -78,6 +78,13 @@ def test_a_transformer_with_history_trains_on_padded_windows(compose, tiny_run, 
     assert lewm.load(tmp_path / "run").history == 3
 
 
+@pytest.mark.parametrize("mistake", ["planner.horizon=12", "replan_every=45", "planner.elites=9"])
+def test_a_planner_that_cannot_work_is_refused_before_training(compose, tiny_run, tmp_path, mistake):
+    with pytest.raises(ValueError, match=r"horizon|elites"):
+        train(compose("train", f"data={tiny_run}/data", f"out={tmp_path}/run", mistake))
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_trainer_setting_reaches_the_registry(compose, tiny_run, tmp_path):
     config = compose("train", f"data={tiny_run}/data", f"out={tmp_path}/run")
     config["trainer"]["stepps"] = 3
