@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it gives
 
 TINY = {
     "collect": ["episodes=24", "steps=30"],

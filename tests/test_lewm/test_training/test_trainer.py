@@ -136,7 +136,7 @@ def test_first_metrics_are_those_of_the_first_batch(make_model, windows, tmp_pat
             ("regularisation", "regularisation"),
         ):
             assert line[name] == getattr(terms, term).item()
-        assert line["learning_rate"] == 1e-3 * warmup_cosine(step, 2, 3)
+        assert line["learning_rate"] == Trainer().learning_rate * warmup_cosine(step, 2, 3)
         assert line["effective_rank"] == effective_rank(z.flatten(0, 1))
         assert line["latent_std"] == pytest.approx(z.flatten(0, 1).std(0).mean().item())
     expected = windows.draw(0, 8, 5)
