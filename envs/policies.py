@@ -27,14 +27,18 @@ class Policy(Protocol):
         """Draw an episode of `steps` steps per generator; returns `act(t, states (B, s)) -> actions (B, A)`."""
 
 
+def _half_range(task: GoalTask) -> np.ndarray:
+    return (task.high - task.low) / 2
+
+
 def _normal(task: GoalTask, rngs: Rngs, steps: int) -> np.ndarray:
     """White noise (B, steps, A), one row per generator."""
     return np.stack([rng.standard_normal((steps, len(task.low))) for rng in rngs])
 
 
 def _replay(task: GoalTask, actions: np.ndarray) -> Act:
-    """An open-loop policy from actions (B, steps, A)."""
-    clipped = np.clip(actions, task.low, task.high)
+    """An open-loop policy from actions (B, steps, A) around the middle of the bounds."""
+    clipped = np.clip(actions + (task.low + task.high) / 2, task.low, task.high)
     return lambda t, states: clipped[:, t]
 
 
@@ -51,12 +55,13 @@ class UniformHold:
         """See `Policy`."""
         blocks = -(-steps // self.hold)
         drawn = np.stack([rng.uniform(task.low, task.high, (blocks, len(task.low))) for rng in rngs])
-        return _replay(task, np.repeat(drawn, self.hold, axis=1))
+        held = np.repeat(drawn, self.hold, axis=1)
+        return lambda t, states: held[:, t]
 
 
 @register("policy", "ou")
 class OrnsteinUhlenbeck:
-    """A stationary first-order autoregressive walk: a[t] = c a[t-1] + sqrt(1 - c^2) scale * high * noise."""
+    """A stationary first-order autoregressive walk: a[t] = c a[t-1] + sqrt(1 - c^2) scale * half range * noise."""
 
     def __init__(self, *, correlation: float = 0.9, scale: float = 0.7) -> None:
         if not 0 <= correlation <= 1 or not scale >= 0:
@@ -69,7 +74,7 @@ class OrnsteinUhlenbeck:
         for t in range(1, steps):
             fresh = np.sqrt(1 - self.correlation**2) * noise[:, t]
             noise[:, t] = self.correlation * noise[:, t - 1] + fresh
-        return _replay(task, noise * self.scale * task.high)
+        return _replay(task, noise * self.scale * _half_range(task))
 
 
 @register("policy", "straight")
@@ -96,7 +101,7 @@ class Straight:
         direction = rng.standard_normal((count, len(task.low)))
         direction /= np.abs(direction).max(1, keepdims=True)
         speed = rng.uniform(0.2, 1.0, (count, 1)) * (rng.random((count, 1)) >= self.rest)
-        return np.repeat(direction * speed * task.high, lengths, axis=0)[:steps]
+        return np.repeat(direction * speed * _half_range(task), lengths, axis=0)[:steps]
 
 
 @register("policy", "goal_directed")

@@ -34,7 +34,7 @@ def rollout(
         if t % frame_stride == 0:
             frames[t // frame_stride] = task.render()
         if t < steps:
-            actions[t] = act(t, states[t])
+            actions[t] = np.clip(act(t, states[t]), task.low, task.high)
             task.step(actions[t])
     return [
         Episode(i, {"pixels": frames[:, b], "state": states[:, b], "action": actions[:, b]}, {"seed": [seed, i]})

@@ -24,8 +24,3 @@ def build_model(config: Mapping[str, Any], action_spec: ActionSpec, seed: int) -
 def build_task(spec: Mapping[str, Any], rows: int) -> GoalTask:
     """`rows` environments of a task."""
     return registry.build("env", spec, rows=rows)
-
-
-def build_optional(kind: str, spec: Mapping[str, Any] | None) -> Any:
-    """A part, or None where the config leaves the choice to the checkpoint."""
-    return None if spec is None else registry.build(kind, spec)

@@ -6,6 +6,7 @@ import argparse
 import errno
 import importlib
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,7 +35,6 @@ USAGE = f"""lewm: latent world models from pixels, and planning with them.
 """
 QUIET_HYDRA = [
     "hydra.run.dir=.",
-    "hydra.sweep.dir=.",
     "hydra.sweep.subdir=.",
     "hydra.output_subdir=null",
     "hydra/job_logging=disabled",
@@ -91,23 +91,25 @@ def _hydra_verb(verb: str, arguments: list[str]) -> None:
         except Exception as error:  # Hydra would print its own account and exit with 1
             _fail(error)
 
-    original = sys.argv
     flags = [a for a in arguments if a not in overrides]  # argparse wants the overrides in one piece
-    sys.argv = [f"lewm {verb}", *flags, *QUIET_HYDRA, *overrides]
-    try:
-        job()
-    finally:
-        sys.argv = original
+    original = sys.argv
+    with tempfile.TemporaryDirectory() as scratch:  # where Hydra keeps its account of a multirun
+        sys.argv = [f"lewm {verb}", *flags, *QUIET_HYDRA, f"hydra.sweep.dir={scratch}", *overrides]
+        try:
+            job()
+        finally:
+            sys.argv = original
 
 
 def _report(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser("lewm report", description="Write report.html, self-contained, into each run.")
     parser.add_argument("runs", nargs="+", help="folders that `lewm evaluate` or `lewm demo` filled")
-    runs = parser.parse_args(arguments).runs
+    parser.add_argument("--plugins", default="", help="packages the runs need, separated by commas")
+    options = parser.parse_args(arguments)
     from experiments.report import report
 
-    for run in runs:
-        report(run)
+    for run in options.runs:
+        report(run, [name for name in options.plugins.split(",") if name])
 
 
 def _fail(error: Exception) -> None:
@@ -129,7 +131,7 @@ def _users_fault(error: Exception) -> str | None:
         return (
             f"no space left on the device ({error.filename or 'output folder'}): free some and run the same again"
         )
-    if isinstance(error, PermissionError | FileExistsError | NotADirectoryError | IsADirectoryError):
+    if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
     return None
 

@@ -9,18 +9,16 @@ from typing import Any
 
 import envs
 from experiments.build import build_task
-from experiments.runs import progress, provenance, say
+from experiments.runs import at_least, progress, provenance, say
 from lewm import registry
 from lewm.data import Column, DatasetInfo, EpisodeReader, EpisodeWriter
 from lewm.data.schema import read_log
-from lewm.types import InputError
 
 
 def collect(config: Mapping[str, Any]) -> Path:
     """Record the episodes that are still missing; see `configs/collect.yaml` for the settings."""
     folder, count, steps = Path(config["out"]), config["episodes"], config["steps"]
-    if min(count, steps, config["rows"], config["frame_stride"]) < 1:
-        raise InputError("collect needs episodes, steps, rows and frame_stride of at least 1")
+    at_least(config, episodes=1, steps=1, rows=1, frame_stride=1, seed=0)
     policy = registry.build("policy", config["policy"])
     info = _info(config)
     begin = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
@@ -20,6 +20,7 @@ import envs
 import lewm.objectives
 import lewm.training
 import planners
+from experiments.runs import PLACES
 from lewm import registry
 from lewm.models import SIZES
 from lewm.types import InputError, nearest
@@ -45,6 +46,15 @@ KINDS = {  # Hydra group -> kind in the registry
 def groups() -> dict[str, list[str]]:
     """Hydra group -> what can be chosen."""
     return {"model": sorted(SIZES)} | {group: registry.names(kind) for group, kind in KINDS.items()}
+
+
+def choices(verb: str) -> dict[str, str]:
+    """What can be chosen in a verb: the key on the command line -> its group."""
+    if verb == "demo":
+        parts = [(part, group) for part in ("collect", "train") for group in choices(part).values()]
+        return {f"{group}@{part}.{group.replace('/', '.')}": group for part, group in parts}
+    text = _yaml(verb)
+    return {group: group for group in groups() if f"- {group.partition('/')[0]}:" in text}
 
 
 def store_groups() -> None:
@@ -83,32 +93,48 @@ def resolve(verb: str, config: DictConfig) -> dict[str, Any]:
     if missing:
         raise InputError(f"{missing[0]}=... must be given (lewm {verb} --help)")
     try:
-        return OmegaConf.to_container(config, resolve=True)
+        plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(str(error)) from None
+    return plain | {key: str(plain[key]) for key in ("out", "run", "data") if key in plain}
 
 
 def check(verb: str, overrides: Sequence[str]) -> None:
     """Raise an `InputError` for overrides that Hydra would reject; sweeps (`seed=0,1`) are left to Hydra."""
     single = [override for override in overrides if not _is_sweep(override)]
-    defaults = _compose(verb, [o for o in single if o.partition("=")[0] in groups()])
-    plain = [OmegaConf.to_container(config, resolve=False) for config in (defaults, _compose(verb, single))]
-    _check_types(*plain)
+    options = choices(verb)
+    chosen = []
+    for override in single:
+        key, _, value = override.lstrip("+").partition("=")
+        if key in options:
+            known = groups()[options[key]]
+            if value not in [*known, "null"]:
+                raise InputError(f"unknown {options[key]} '{value}': {nearest(value, known)}")
+            chosen.append(override)
+        elif key in groups() or "@" in key:
+            raise InputError(f"lewm {verb} has no choice '{key}'; it has: {', '.join(sorted(options))}")
+    defaults = OmegaConf.to_container(_compose(verb, chosen), resolve=False)
+    for override in single:
+        _check_key(verb, override, _keys(defaults), options)
+    _check_types(defaults, OmegaConf.to_container(_compose(verb, single), resolve=False))
 
 
 def help_text(verb: str, what: str) -> str:
     """A verb's settings (its commented YAML file) and what can be chosen for each group."""
-    text = resources.files("configs").joinpath(f"{verb}.yaml").read_text().rstrip()
-    used = [group for group in groups() if verb == "demo" or f"- {group.partition('/')[0]}:" in text]
-    choices = [f"  {group}={' | '.join(groups()[group])}" for group in sorted(used)]
+    listed = [f"  {key}={' | '.join(groups()[group])}" for key, group in sorted(choices(verb).items())]
     return "\n".join(
         [
-            f"lewm {verb}: {what}\n\n{text}\n\nChoices; each has settings of its own (--cfg job shows them):\n",
-            *choices,
+            f"lewm {verb}: {what}\n\n{_yaml(verb).rstrip()}\n",
+            "Choices; each has settings of its own (--cfg job shows them):\n",
+            *listed,
             f"\nlewm {verb} ... --cfg job    print the whole configuration of a call instead of running it",
             f"lewm {verb} ... -m seed=0,1  one run after another (Hydra multirun)",
         ]
     )
+
+
+def _yaml(verb: str) -> str:
+    return resources.files("configs").joinpath(f"{verb}.yaml").read_text(encoding="utf-8")
 
 
 def _compose(verb: str, overrides: Sequence[str]) -> DictConfig:
@@ -116,30 +142,19 @@ def _compose(verb: str, overrides: Sequence[str]) -> DictConfig:
         try:
             return hydra_compose(verb, overrides=list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(_explain(verb, str(error), overrides)) from None
+            raise InputError(" ".join(str(error).split())) from None
         finally:
             GlobalHydra.instance().clear()
 
 
-def _explain(verb: str, text: str, overrides: Sequence[str]) -> str:
-    """Hydra's report on a bad override as one line that offers the nearest name."""
-    options, good = groups(), []
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        group = key.partition("@")[0].removeprefix("/")
-        group = group.removeprefix("collect.").removeprefix("train.").removeprefix("evaluate.")
-        if group in options and value not in [*options[group], "null"]:
-            return f"unknown {group} '{value}': {nearest(value, options[group])}"
-        if group in options:
-            good.append(override)
-    known = _keys(OmegaConf.to_container(hydra_compose(verb, overrides=good), resolve=False))
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        if key.partition("@")[0].removeprefix("/") not in options and key not in known:
-            parent, _, leaf = key.rpartition(".")
-            siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
-            return f"unknown setting '{key}' of lewm {verb}: {nearest(leaf, siblings)}"
-    return " ".join(text.split())
+def _check_key(verb: str, override: str, known: list[str], options: Mapping[str, str]) -> None:
+    key = override.lstrip("+~").partition("=")[0]
+    if key in known or key in options:
+        return
+    parent, _, leaf = key.rpartition(".")
+    siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
+    hint = nearest(leaf, siblings) if siblings else f"nothing is chosen for '{parent}'; choose {parent}=... first"
+    raise InputError(f"unknown setting '{key}' of lewm {verb}: {hint}")
 
 
 def _is_sweep(override: str) -> bool:
@@ -151,17 +166,21 @@ def _is_sweep(override: str) -> bool:
 
 
 def _check_types(default: Any, given: Any, key: str = "") -> None:
-    """A setting must be of its default's type; an integer also serves as a number, null and `???` as anything."""
+    """A setting must be of its default's type; an integer also serves as a number. A default of null is open."""
     if isinstance(default, dict) and isinstance(given, dict):
         for name in default.keys() & given.keys():
             _check_types(default[name], given[name], f"{key}.{name}" if key else name)
-        return
-    open_ended = default is None or given is None or (isinstance(default, str) and default[:2] in ("??", "${"))
-    number = isinstance(default, float) and isinstance(given, int) and not isinstance(given, bool)
-    if not (open_ended or number or type(given) is type(default)):
-        kind = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
-        expected = kind.get(type(default).__name__, f"like {default}")
-        raise InputError(f"setting '{key}' must be {expected}, got '{given}'")
+    elif isinstance(default, list) and isinstance(given, list):
+        for element in given if default else []:
+            _check_types(default[0], element, key)
+    elif default is not None:
+        place = isinstance(default, str) and isinstance(given, int | float) and key.rpartition(".")[2] in PLACES
+        number = isinstance(default, float) and isinstance(given, int) and not isinstance(given, bool)
+        reference = isinstance(default, str) and default.startswith("${")
+        if not (type(given) is type(default) or number or place or (reference and given is not None)):
+            kind = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+            expected = kind.get(type(default).__name__, f"like {default}")
+            raise InputError(f"setting '{key}' must be {expected}, got '{given}'")
 
 
 def _keys(config: Any, prefix: str = "") -> list[str]:

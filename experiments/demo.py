@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +19,49 @@ def demo(config: Mapping[str, Any]) -> dict[str, Any]:
     """Run the whole job into one folder; see `configs/demo.yaml`."""
     out = Path(config["out"])
     claim_folder(out, "config", config)
-    clock = out / "seconds.json"
-    seconds: dict[str, float] = read_json(clock) if clock.exists() else {}
     say(f"lewm demo, seed {config['seed']}, into {out}")
-
-    def stage(name: str, run: Callable[[], Any]) -> Any:
-        """Run a stage; the time of the try that completed it is kept."""
-        begin, known = time.perf_counter(), name in seconds
-        result = run()
-        if not known:
-            seconds[name] = round(time.perf_counter() - begin, 2)
-            write_json(clock, seconds)
-        return result
-
-    stage("collect", lambda: collect(config["collect"]))
-    stage("train", lambda: train(config["train"]))
-    summary = stage("evaluate", lambda: evaluate(config["evaluate"]))
+    clock = _Clock(out / "seconds.json")
+    with clock.stage("collect"):
+        collect(config["collect"])
+    with clock.stage("train"):
+        train(config["train"])
+    with clock.stage("evaluate"):
+        summary = evaluate(config["evaluate"])
     page = out / "report.html"
     if "total" not in summary.get("seconds", {}) or not page.exists():
-        summary |= {"seconds": seconds, "peak_memory_mb": peak_memory_mb()}
+        summary |= {"seconds": clock.seconds, "peak_memory_mb": clock.peak_memory_mb}
         write_json(out / "summary.json", summary)  # the report shows it
-        stage("report", lambda: report(out))
-        summary["seconds"] = {**seconds, "total": round(sum(seconds.values()), 2)}
+        with clock.stage("report"):
+            report(out, config["plugins"])
+        summary["seconds"] = {**clock.seconds, "total": round(sum(clock.seconds.values()), 2)}
         write_json(out / "summary.json", summary)
     _show(summary, page)
     return summary
+
+
+class _Clock:
+    """Seconds per stage and peak memory, over all tries that were not killed outright."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        state = read_json(path) if path.exists() else {"seconds": {}, "done": [], "peak_memory_mb": 0}
+        self.seconds: dict[str, float] = state["seconds"]
+        self.peak_memory_mb: float = state["peak_memory_mb"]
+        self._done: list[str] = state["done"]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add what happens inside to the time of a stage, unless it was complete already."""
+        begin, complete = time.perf_counter(), name in self._done
+        try:
+            yield
+            complete or self._done.append(name)
+        finally:
+            if not complete:
+                self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - begin, 2)
+            self.peak_memory_mb = max(self.peak_memory_mb, peak_memory_mb() or 0)
+            state = {"seconds": self.seconds, "done": self._done, "peak_memory_mb": self.peak_memory_mb}
+            write_json(self._path, state)
 
 
 def _show(summary: Mapping[str, Any], page: Path) -> None:

@@ -3,84 +3,64 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from envs import GoalTask, UniformHold
 from envs.policies import Greedy, Policy
-from experiments.build import build_optional, build_task
+from experiments.build import build_task
 from experiments.pairs import Pairs, draw_pairs
-from experiments.records import EpisodeRecord, append, read, summarise
-from experiments.runs import claim_folder, prepare_machine, progress, provenance, read_json, say, write_json
-from lewm import checkpoint
+from experiments.records import EpisodeRecord, append, read, repair, summarise
+from experiments.runs import (
+    at_least,
+    claim_folder,
+    exclusive,
+    prepare_machine,
+    progress,
+    provenance,
+    read_json,
+    say,
+    write_json,
+)
+from lewm import checkpoint, registry
 from lewm.models import WorldModel
 from lewm.types import InputError
 from planners import MPC
 
 Act = Callable[[int], np.ndarray]
 Begin = Callable[[GoalTask, Sequence[int]], Act]
+Controller = Callable[[int, Sequence[int]], MPC]
 
 FLOORS: dict[str, Policy] = {"random": UniformHold(hold=5), "greedy": Greedy()}
 
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Run what is missing of an evaluation and write its summary; see `configs/evaluate.yaml`."""
+    at_least(config, pairs=1, budget=1, rows=1, latency_pairs=1, pairs_seed=0, seed=0, threads=1)
     prepare_machine(config["threads"])
     run, out = Path(config["run"]), Path(config["out"])
+    folder = checkpoint.find(run)
+    if folder == out:
+        raise InputError(f"{out} is a checkpoint; say where the evaluation goes, out=...")
     model = checkpoint.load(run, plugins=config["plugins"])
     facts = checkpoint.provenance(run)
-    env = config.get("env") or facts["data"]["source"]["env"]
+    env = config.get("env") or facts.get("data", {}).get("source", {}).get("env")
+    if env is None:
+        raise InputError(f"{folder} does not say which environment it was trained on; choose env=...")
     task = build_task(env, 1)
     _check_fits(model, task)
     pairs = draw_pairs(task, config["pairs"], config["pairs_seed"])
-    controller = _controller(model, config)
+    agent = _agent(model, config)
+    controller = _controller(model, agent)
     policies: dict[str, Begin] = {"model": _planning(controller)}
     policies |= {name: _scripted(_floor(name), config["budget"]) for name in config["floors"]}
-    protocol = _protocol(config, env, pairs, controller(1, [0]), checkpoint.find(run))
-    claim_folder(out, "evaluate", protocol)
-
-    begin, log = time.perf_counter(), out / "episodes.jsonl"
-    done = {(record.policy, record.pair) for record in read(log)}
-    total = len(policies) * len(pairs)
-    if len(done) == total and (out / "summary.json").exists():
-        say(f"evaluate  already done: {log}")
-        return read_json(out / "summary.json")
-    with progress(total, "evaluate", "episodes", initial=len(done)) as bar:
-        for name, policy in policies.items():
-            missing = [pair for pair in range(len(pairs)) if (name, pair) not in done]
-            for rows in _batches(missing, config["rows"]):
-                append(log, run_pairs(env, pairs, rows, name, policy, config, bar))
-    records = read(log)
-    summary = {
-        **summarise(records),
-        **_latency(env, pairs, records, controller, config),
-        "seed": facts["seed"],
-        "planner_seed": config["seed"],
-        "threads": config["threads"],
-        "device": "cpu",
-        "data_fingerprint": facts["data"]["fingerprint"],
-        "train_steps": facts["steps"],
-        "train_seconds": facts["seconds"],
-        "probe_r2": facts["probe_r2"],
-        "protocol": protocol,
-        **provenance(),
-    }
-    write_json(out / "summary.json", summary)
-    say(f"evaluate  {headline(summary)} ({time.perf_counter() - begin:.1f} s)")
-    return summary
-
-
-def _protocol(
-    config: Mapping[str, Any], env: Mapping[str, Any], pairs: Pairs, agent: MPC, folder: Path
-) -> dict[str, Any]:
-    """What fixes every outcome; a folder holds lines of one protocol only."""
-    return {
+    protocol = {
         "track": "free",
         "env": env,
         "pairs": len(pairs),
@@ -89,11 +69,55 @@ def _protocol(
         "budget": config["budget"],
         "floors": list(config["floors"]),
         "checkpoint": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16],
-        "planner": {"name": type(agent.planner).__name__, **_plain(agent.planner)},
-        "cost": {"name": type(agent.cost).__name__, **_plain(agent.cost)},
-        "replan_every": agent.replan_every,
+        **agent,
         "seed": config["seed"],
     }
+    claim_folder(out, "evaluate", protocol, ["episodes.jsonl", "summary.json"])
+    with exclusive(out):
+        return _run(config, protocol, pairs, policies, controller, facts)
+
+
+def _run(
+    config: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+    pairs: Pairs,
+    policies: Mapping[str, Begin],
+    controller: Controller,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Run the missing episodes and write the summary of all."""
+    out, begin = Path(config["out"]), time.perf_counter()
+    log = out / "episodes.jsonl"
+    repair(log)
+    done = {(record.policy, record.pair) for record in read(log)}
+    total = len(policies) * len(pairs)
+    if len(done) == total and (out / "summary.json").exists():
+        say(f"evaluate  already done: {log}")
+        return read_json(out / "summary.json")
+    with progress(total, "evaluate", "episodes", initial=len(done)) as bar:
+        for name, policy in policies.items():
+            missing = [pair for pair in range(len(pairs)) if (name, pair) not in done]
+            for first in range(0, len(missing), config["rows"]):
+                rows = missing[first : first + config["rows"]]
+                append(log, run_pairs(protocol["env"], pairs, rows, name, policy, config, bar))
+    records = read(log)
+    summary = {
+        **summarise(records),
+        **_latency(protocol["env"], pairs, records, controller, config),
+        "seed": facts.get("seed"),
+        "planner_seed": config["seed"],
+        "threads": config["threads"],
+        "device": "cpu",
+        "data_fingerprint": facts.get("data", {}).get("fingerprint"),
+        "train_steps": facts.get("steps"),
+        "probe_r2": facts.get("probe_r2"),
+        "run": os.path.relpath(config["run"], out),
+        "protocol": protocol,
+        **provenance(),
+    }
+    write_json(out / "summary.json", summary)
+    say(f"evaluate  {headline(summary)} ({time.perf_counter() - begin:.1f} s)")
+    return summary
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -159,18 +183,22 @@ def _check_fits(model: WorldModel, task: GoalTask) -> None:
         )
 
 
-def _controller(model: WorldModel, config: Mapping[str, Any]) -> Callable[[int, Sequence[int]], MPC]:
-    """(rows, seeds) -> MPC, as the config says or the checkpoint recommends."""
-    planner = build_optional("planner", config.get("planner"))
-    cost = build_optional("cost", config.get("cost"))
+def _agent(model: WorldModel, config: Mapping[str, Any]) -> dict[str, Any]:
+    """How the agent plans, in plain settings: from the config, else as the checkpoint recommends."""
+    usual = {"planner": {"name": "cem"}, "cost": {"name": "goal_distance"}, "replan_every": model.action_block}
+    return {key: config.get(key) or model.recommendation.get(key) or usual[key] for key in usual}
+
+
+def _controller(model: WorldModel, agent: Mapping[str, Any]) -> Controller:
+    planner, cost = registry.build("planner", agent["planner"]), registry.build("cost", agent["cost"])
 
     def make(rows: int, seeds: Sequence[int]) -> MPC:
-        return MPC(model, rows=rows, planner=planner, cost=cost, replan_every=config["replan_every"], seeds=seeds)
+        return MPC(model, rows=rows, planner=planner, cost=cost, replan_every=agent["replan_every"], seeds=seeds)
 
     return make
 
 
-def _planning(controller: Callable[[int, Sequence[int]], MPC]) -> Begin:
+def _planning(controller: Controller) -> Begin:
     def begin(task: GoalTask, seeds: Sequence[int]) -> Act:
         agent = controller(task.rows, seeds)
         agent.reset(task.render_goal())
@@ -197,7 +225,7 @@ def _latency(
     env: Mapping[str, Any],
     pairs: Pairs,
     records: Sequence[EpisodeRecord],
-    controller: Callable[[int, Sequence[int]], MPC],
+    controller: Controller,
     config: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Time single decisions by running some pairs alone, and hold their outcomes against the batched ones."""
@@ -223,25 +251,9 @@ def _latency(
         (alone,) = run_pairs(env, pairs, [pair], "model", timed, config)
         if alone != batched[pair]:
             raise RuntimeError(f"pair {pair} ended differently alone than in its batch: row independence is broken")
-    if not plan_ms:
-        return {"plan_ms_p50": float("nan"), "plan_ms_p95": float("nan"), "decisions_timed": 0}
     return {
         "plan_ms_p50": round(float(np.percentile(plan_ms, 50)), 2),
         "plan_ms_p95": round(float(np.percentile(plan_ms, 95)), 2),
         "decisions_timed": len(plan_ms),
         "model_evaluations_per_decision": float(np.mean(evaluations)),
-    }
-
-
-def _batches(pairs: Sequence[int], rows: int) -> Iterator[Sequence[int]]:
-    if rows < 1:
-        raise InputError(f"rows must be at least 1, got {rows}")
-    for first in range(0, len(pairs), rows):
-        yield pairs[first : first + rows]
-
-
-def _plain(part: Any) -> dict[str, Any]:
-    """The plain settings of a planner or cost, for the record."""
-    return {k: v for k, v in vars(part).items() if isinstance(v, int | float | str | bool)} | {
-        k: _plain(v) for k, v in vars(part).items() if hasattr(v, "__dict__") and not isinstance(v, torch.Tensor)
     }

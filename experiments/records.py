@@ -44,18 +44,27 @@ def append(path: Path, records: Sequence[EpisodeRecord]) -> None:
         file.write("".join(json.dumps(asdict(record)) + "\n" for record in records))
 
 
+def repair(path: Path) -> None:
+    """Cut a torn last line off; for the one process that writes the file."""
+    if path.exists():
+        data = path.read_bytes()
+        with path.open("r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+
+
 def read(path: Path) -> list[EpisodeRecord]:
-    """All records of a JSONL file; a torn last line is cut off the file."""
+    """All records of a JSONL file, without a torn last line; two lines of one episode are an error."""
     if not path.exists():
         return []
     text = path.read_text()
-    intact = text[: text.rfind("\n") + 1]
-    if intact != text:
-        path.write_text(intact)
     try:
-        return [EpisodeRecord(**json.loads(line)) for line in intact.splitlines()]
+        records = [EpisodeRecord(**json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()]
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} holds a line that is not an episode record: {error}") from None
+    seen = {(record.policy, record.pair) for record in records}
+    if len(seen) != len(records):
+        raise InputError(f"{path} holds an episode twice; delete it and evaluate again")
+    return records
 
 
 def wilson(successes: int, count: int) -> list[float]:

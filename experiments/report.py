@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -21,22 +22,28 @@ from lewm import checkpoint
 ROLLOUTS, FAILURES = 6, 6
 
 
-def report(folder: Path | str) -> Path:
-    """Write `report.html` into a run that was evaluated; returns its path."""
-    run = Path(folder)
-    summary = read_json(run / "summary.json")
-    episodes = [r for r in records.read(run / "episodes.jsonl") if r.policy == "model"]
-    model = checkpoint.load(run, plugins=checkpoint.provenance(run)["plugins"])
+def report(folder: Path | str, plugins: Sequence[str] = ()) -> Path:
+    """Write `report.html` into a folder that `lewm evaluate` filled; returns its path.
+
+    Args:
+        plugins: packages the model or the environment needs; only you can name them.
+    """
+    out = Path(folder)
+    summary = read_json(out / "summary.json")
+    run = Path(os.path.normpath(out / summary["run"]))
+    episodes = [r for r in records.read(out / "episodes.jsonl") if r.policy == "model"]
+    model = checkpoint.load(run, plugins=plugins)
     env = summary["protocol"]["env"]
     task = build_task(env, 1)
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    history = run / "metrics.jsonl"
+    metrics = [json.loads(line) for line in history.read_text().splitlines()] if history.exists() else []
     figures = {
         "bars": pictures.success_bars(summary),
         "curves": pictures.loss_curves(metrics),
         "map": pictures.latent_map(model, task),
     }
     wins, losses = _chosen(episodes)
-    page = Template(resources.files("experiments").joinpath("report.html").read_text()).substitute(
+    page = Template(resources.files("experiments").joinpath("report.html").read_text(encoding="utf-8")).substitute(
         title=escape(f"{env['name']}, seed {summary['seed']}"),
         cards="".join(_card(*card) for card in _cards(summary)),
         rollouts="".join(_film(env, record) for record in wins) or "<p>No pair was solved.</p>",
@@ -50,8 +57,8 @@ def report(folder: Path | str) -> Path:
         facts=_table(summary),
         **{name: pictures.inline_svg(figure) for name, figure in figures.items()},
     )
-    path = run / "report.html"
-    path.write_text(page)
+    path = out / "report.html"
+    path.write_text(page, encoding="utf-8")
     say(f"report    {path} ({len(page) / 1e6:.1f} MB)")
     return path
 

@@ -8,25 +8,33 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lewm.types import InputError
 
+PLACES = {"out", "run", "data", "rows"}  # settings that change no result
 
-def claim_folder(folder: Path, verb: str, settings: Mapping[str, Any]) -> None:
-    """Write `<verb>.json` into a new folder; a folder with other settings is an error and stays untouched."""
+
+def claim_folder(folder: Path, verb: str, settings: Mapping[str, Any], outputs: Sequence[str] = ()) -> None:
+    """Write `<verb>.json` into a folder that holds nothing of another run; else an error, nothing touched.
+
+    Args:
+        settings: a rerun must have the same, but for where things are and how many rows go at once.
+        outputs: files the verb will write; without `<verb>.json` none of them may exist.
+    """
     path = folder / f"{verb}.json"
     settings = json.loads(json.dumps(settings))
     if path.exists():
-        old = _flatten(json.loads(path.read_text()))
-        new = _flatten(settings)
-        changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+        old, new = _flatten(read_json(path)), _flatten(settings)
+        changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k) and not _is_place(k))
         if changed:
             key = changed[0]
             raise InputError(
@@ -34,8 +42,31 @@ def claim_folder(folder: Path, verb: str, settings: Mapping[str, Any]) -> None:
                 "choose another out=..., or delete that folder"
             )
         return
+    foreign = [name for name in outputs if (folder / name).exists()]
+    if foreign:
+        raise InputError(f"{folder} already holds {foreign[0]}, not from this run; choose another out=...")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a folder against a second process that would write into it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(
+            f"another lewm process is writing into {folder}; wait for it, or choose another out=..."
+        ) from None
+
+
+def at_least(settings: Mapping[str, Any], **smallest: int) -> None:
+    """Raise an `InputError` for a setting below its smallest value."""
+    for name, value in smallest.items():
+        if settings[name] < value:
+            raise InputError(f"{name} must be at least {value}, got {settings[name]}")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -68,13 +99,16 @@ def provenance() -> dict[str, Any]:
 
 def commit() -> str | None:
     """The commit of this checkout, with `+changes` if it was edited; None outside of git."""
-    here = Path(__file__).parent
+    here = Path(__file__).resolve().parents[1]
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        asked = ["git", "rev-parse", "--show-toplevel", "HEAD"]
+        top, head = subprocess.run(asked, cwd=here, capture_output=True, text=True, check=True).stdout.split()
+        if Path(top) != here:  # installed inside somebody else's repository
+            return None
         dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, ValueError, subprocess.CalledProcessError):
         return None
-    return head.stdout.strip()[:12] + ("+changes" if dirty.stdout.strip() else "")
+    return head[:12] + ("+changes" if dirty.stdout.strip() else "")
 
 
 def prepare_machine(threads: int) -> None:
@@ -112,6 +146,10 @@ def say(text: str) -> None:
     """One line for the person at the terminal."""
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
+
+
+def _is_place(key: str) -> bool:
+    return key.rpartition(".")[2] in PLACES
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from experiments.build import build_model
-from experiments.runs import claim_folder, prepare_machine, progress, provenance, say
+from experiments.runs import at_least, claim_folder, exclusive, prepare_machine, progress, provenance, say
 from lewm import checkpoint, registry
 from lewm.data import EpisodeReader, Windows, split_episodes
 from lewm.diagnosis import RidgeProbe
@@ -23,24 +23,27 @@ PROBE_FRAMES = 2000
 
 def train(config: Mapping[str, Any]) -> Path:
     """Train, or continue a run that was cut off; see `configs/train.yaml` for the settings."""
+    at_least(config, seed=0, threads=1)
+    at_least(config["model"], action_block=1)
+    prepare_machine(config["threads"])
     run, reader = Path(config["out"]), EpisodeReader(config["data"])
     _check_images(reader, config["model"]["image_size"])
     _check_advice(config)
     training, held_out = split_episodes(reader, config["validation"])
-    prepare_machine(config["threads"])
     trainer = registry.build("trainer", config["trainer"])
     objective = registry.build("objective", config["objective"])
     model = build_model(config["model"], reader.action_spec(training), config["seed"])
     model.recommendation = {key: config[key] for key in ("planner", "cost", "replan_every")}
     windows = Windows(reader, training, frames=trainer.frames, block=model.action_block, pad=model.history - 1)
 
-    settings = {key: value for key, value in config.items() if key not in ("out", "data")}
-    claim_folder(run, "train", {**settings, "data_fingerprint": reader.fingerprint})
+    settings = {**config, "data_fingerprint": reader.fingerprint}
+    claim_folder(run, "train", settings, ["checkpoint", "training_state.pt", "metrics.jsonl"])
     if (run / "checkpoint").exists():
         say(f"train     already done: {run / 'checkpoint'}")
         return run
     begin = time.perf_counter()
-    with progress(trainer.steps, "train", "steps") as bar:
+    with exclusive(run), progress(trainer.steps, "train", "steps") as bar:
+        _check_sums(reader)
 
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
             bar.update(step - bar.n)
@@ -48,19 +51,18 @@ def train(config: Mapping[str, Any]) -> Path:
                 bar.set_postfix_str(f"loss {metrics['loss']:.3f}, rank {metrics['effective_rank']:.0f}")
 
         trainer.fit(model, objective, windows, run, config["seed"], on_step)
-    r2 = probe(model, reader, training, held_out)
-    facts = {
-        "data": {"fingerprint": reader.fingerprint, "source": reader.info.source},
-        "steps": trainer.steps,
-        "seed": config["seed"],
-        "seconds": round(time.perf_counter() - begin, 2),
-        "probe_r2": r2,
-        "plugins": config["plugins"],
-        **provenance(),
-    }
-    checkpoint.save(model, run / "checkpoint", facts)
+        r2 = probe(model, reader, training, held_out)
+        facts = {
+            "data": {"fingerprint": reader.fingerprint, "source": reader.info.source},
+            "steps": trainer.steps,
+            "seed": config["seed"],
+            "probe_r2": r2,
+            "plugins": config["plugins"],
+            **provenance(),
+        }
+        checkpoint.save(model, run / "checkpoint", facts)
     seen = f", state probe R2 {min(r2):.4f} (worst axis, held-out episodes)" if r2 else ""
-    say(f"train     {trainer.steps} steps in {run} ({facts['seconds']:.1f} s{seen})")
+    say(f"train     {trainer.steps} steps in {run} ({time.perf_counter() - begin:.1f} s{seen})")
     return run
 
 
@@ -68,8 +70,11 @@ def train(config: Mapping[str, Any]) -> Path:
 def probe(
     model: WorldModel, reader: EpisodeReader, training: np.ndarray, held_out: np.ndarray
 ) -> list[float] | None:
-    """R2 of a linear probe of the true state, fitted on training and scored on held-out episodes, per axis."""
-    if "state" not in reader.info.columns:
+    """R2 of a linear probe of the true state, fitted on training and scored on held-out episodes, per axis.
+
+    None where no state was recorded or no episode held out.
+    """
+    if "state" not in reader.info.columns or set(held_out) <= set(training):
         return None
     (z, state), (z_held, state_held) = (_encode_some(model, reader, part) for part in (training, held_out))
     return RidgeProbe.fit(z, state).r2(z_held, state_held).tolist()
@@ -98,7 +103,15 @@ def _check_advice(config: Mapping[str, Any]) -> None:
         )
 
 
+def _check_sums(reader: EpisodeReader) -> None:
+    fault = next(reader.verify(), None)
+    if fault is not None:
+        raise InputError(f"{reader.folder} is damaged: {fault}; restore it, or delete the set and collect again")
+
+
 def _check_images(reader: EpisodeReader, size: int) -> None:
+    if "pixels" not in reader.info.columns:
+        raise InputError(f"{reader.folder} holds no images (columns {sorted(reader.info.columns)})")
     shape = reader.info.columns["pixels"].shape
     if shape != (size, size, 3):
         raise InputError(

@@ -19,43 +19,51 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 
 from lewm.models import WorldModel, WorldModelConfig
 from lewm.registry import load_plugins
 from lewm.types import ActionSpec, InputError
 
 FORMAT, VERSION = "lewm-checkpoint", 1
+FILES = {"model.safetensors", "config.json", "meta.json"}
 
 
 def save(model: WorldModel, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
-    """Write a checkpoint atomically; an older one at the same place is replaced as a whole.
+    """Write a checkpoint as a whole; an older one at the same place is replaced, anything else is refused.
 
     Args:
         provenance: JSON facts about training (data fingerprint, steps, versions, plugins needed).
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES):
+        raise InputError(
+            f"{folder} exists and is not a checkpoint; save to a folder of its own, {folder}/checkpoint say"
+        )
     spec = {name: value.tolist() for name, value in vars(model.action_spec).items()}
     meta = {"action_spec": spec, "recommendation": model.recommendation, "provenance": dict(provenance or {})}
     config = {"format": FORMAT, "version": VERSION, "model": asdict(model.config)}
-    texts = {"config.json": json.dumps(config, indent=1), "meta.json": json.dumps(meta, indent=1)}
+    contents = {
+        "config.json": json.dumps(config, indent=1).encode(),
+        "meta.json": json.dumps(meta, indent=1).encode(),
+        "model.safetensors": serialise({name: t.contiguous() for name, t in model.state_dict().items()}),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".checkpoint-", dir=folder.parent))
-    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, temporary / "model.safetensors")
-    for name, text in texts.items():
-        (temporary / name).write_text(text)
-    for path in temporary.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    temporary.chmod(0o755)
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}-old")
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
+    try:
+        for name, content in contents.items():
+            with (temporary / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
         temporary.rename(folder)
-        shutil.rmtree(old)
-    else:
-        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def load(path: Path | str, *, device: str = "cpu", plugins: Iterable[str] = ()) -> WorldModel:
@@ -83,7 +91,7 @@ def load(path: Path | str, *, device: str = "cpu", plugins: Iterable[str] = ()) 
         raise InputError(f"{folder} does not describe a model this lewm knows: {error}") from None
     try:
         model = WorldModel(model_config, spec)
-    except InputError as error:
+    except (InputError, TypeError, ValueError, AttributeError) as error:
         needs = [p for p in meta.get("provenance", {}).get("plugins", []) if p not in plugins]
         hint = f"; it was trained with plugins {needs}: pass plugins={needs}" if needs else ""
         raise InputError(f"{folder}: {error}{hint}") from None

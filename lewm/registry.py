@@ -39,11 +39,6 @@ def register(kind: str, name: str) -> Callable[[Constructor], Constructor]:
     return add
 
 
-def kinds() -> list[str]:
-    """All kinds that have at least one registered part."""
-    return sorted(_PARTS)
-
-
 def names(kind: str) -> list[str]:
     """Registered names of a kind."""
     return sorted(_PARTS.get(kind, {}))

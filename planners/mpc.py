@@ -30,8 +30,8 @@ class MPC:
         planner, cost, replan_every: how to search, what for, and how many actions of a plan to execute.
         seeds: one per row (0, 1, ... by default).
         deadline_s: time for one plan of all rows; makes results depend on the machine.
-        fallback: called with the observation (B, ...) of rows whose plan failed, returns their actions (B, A);
-            None raises `PlannerFailure`.
+        fallback: called with the observations (B, ...) of rows whose plan failed, returns this step's actions for
+            them (B, A), clipped to the bounds; they plan again at the next step. None raises `PlannerFailure`.
 
     Raises:
         InputError: an observation or goal of another shape than the model takes, `act` before a goal is set.
@@ -66,8 +66,10 @@ class MPC:
             raise InputError(
                 f"replan_every must be between 1 and the horizon {self.planner.horizon}, got {self.replan_every}"
             )
-        count = rows or 1
+        count = 1 if rows is None else rows
         self._seeds = list(range(count)) if seeds is None else list(seeds)
+        if count < 1 or len(self._seeds) != count:
+            raise InputError(f"MPC needs rows >= 1 and one seed per row, got rows={rows}, {len(self._seeds)} seeds")
         self._plans = torch.zeros(count, self.planner.horizon, len(model.action_spec.low))
         self._cursor = torch.full((count,), -1)  # next action of the plan; -1: no plan yet
         self._fresh = torch.ones(count, dtype=torch.bool)
@@ -87,10 +89,7 @@ class MPC:
             self._set_goal(self._batch(goal, len(index), "goal"), index)
         if self._goal is None:
             raise InputError("no goal yet: reset(goal)")
-        seeds = [self._seeds[k] for k in index.tolist()]
-        fresh = self.planner.init(len(index), self.model.action_spec, seeds, self._goal.device)
-        self._state = fresh if self._state is None else self._state.put(index, fresh)
-        self._cursor[index] = -1
+        self._drop_plan(index)
         self._fresh[index] = True
 
     @torch.no_grad()
@@ -98,15 +97,32 @@ class MPC:
         """The next action (A,) or (rows, A) for an observation of this step; numpy in, numpy out."""
         if self._goal is None:
             raise InputError("no goal yet: MPC(model, goal=...) or reset(goal)")
-        self._remember(self._batch(observation, self.rows or 1, "observation"))
+        frame, before = self._batch(observation, self.rows or 1, "observation"), (self._frames, self._actions)
+        self._remember(frame)
         due = torch.nonzero((self._cursor < 0) | (self._cursor >= self.replan_every))[:, 0]
-        if len(due):
-            self._replan(due)
+        failed = self._replan(due) if len(due) else due
+        if len(failed) and self.fallback is None:
+            self._frames, self._actions = before  # as if this call had not been made
+            self._drop_plan(failed)
+            raise PlannerFailure(f"no candidate had a finite cost in rows {failed.tolist()}")
         actions = self._plans[torch.arange(len(self._plans)), self._cursor]
         self._cursor += 1
-        self._actions.append(actions)
+        if len(failed):
+            actions[failed] = self._bounded(torch.as_tensor(self.fallback(frame[failed]), dtype=actions.dtype))
+            self._drop_plan(failed)  # ask again at the next step
+        self._fresh[:] = False
+        self._actions = [*self._actions, actions]
         out = (actions if self.rows is not None else actions[0]).clone()
         return out if isinstance(observation, Tensor) else out.numpy()
+
+    def _bounded(self, actions: Tensor) -> Tensor:
+        return actions.clamp(self._state.low.cpu(), self._state.high.cpu())
+
+    def _drop_plan(self, index: Tensor) -> None:
+        seeds = [self._seeds[k] for k in index.tolist()]
+        fresh = self.planner.init(len(index), self.model.action_spec, seeds, self._goal.device)
+        self._state = fresh if self._state is None else self._state.put(index, fresh)
+        self._cursor[index] = -1
 
     @torch.no_grad()
     def _set_goal(self, goal: Tensor, index: Tensor) -> None:
@@ -120,23 +136,18 @@ class MPC:
         self._goal = self._goal.index_copy(0, index.to(latents.device), latents)
         self._format = (goal.dtype, goal.shape[1:])
 
-    def _replan(self, due: Tensor) -> None:
+    def _replan(self, due: Tensor) -> Tensor:
+        """Plan for these rows; returns those that failed."""
         state = self._state.take(due)
         started = torch.nonzero(self._cursor[due] >= 0)[:, 0]
         state = state.put(started, state.shift(self.replan_every, self.planner.warm_std).take(started))
         cost = LatentCost(self.model, self._context(due), self._goal[due], self.cost)
         plan, state = self.planner.plan(cost, state, self.deadline_s)
-        actions = plan.actions.cpu()
-        failed = torch.nonzero(plan.failed.cpu())[:, 0]
-        if len(failed):
-            if self.fallback is None:
-                raise PlannerFailure(f"no candidate had a finite cost in rows {due[failed].tolist()}")
-            held = torch.as_tensor(self.fallback(self._frames[-1][due[failed]]), dtype=actions.dtype)
-            actions = actions.index_copy(0, failed, held[:, None].expand(-1, actions.shape[1], -1))
         self._state = self._state.put(due, state)
-        self._plans = self._plans.index_copy(0, due, actions)
+        self._plans = self._plans.index_copy(0, due, plan.actions.cpu())
         self._cursor[due] = 0
         self.last_plan = plan
+        return due[plan.failed.cpu()]
 
     def _remember(self, frame: Tensor) -> None:
         """Append this step's frame; a fresh row pads its past with it and with zero actions, as in training."""
@@ -156,7 +167,6 @@ class MPC:
             shape = (-1,) + (1,) * (frame.ndim - 1)
             self._frames = [torch.where(keep.view(shape), old, frame) for old in self._frames]
             self._actions = [torch.where(keep[:, None], old, 0.0) for old in self._actions]
-        self._fresh[:] = False
         self._frames = [*self._frames, frame][-reach - 1 :]
         self._actions = self._actions[len(self._actions) - reach :]
 

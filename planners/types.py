@@ -6,7 +6,7 @@ Actions are in raw units everywhere; a candidate holds one action per environmen
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -113,6 +113,3 @@ class Plan:
     evaluations: int
     deadline_hit: bool
     seconds: float
-
-    def __post_init__(self) -> None:
-        assert len(self.actions) == len(self.cost) == len(self.failed), [f.name for f in fields(self)]

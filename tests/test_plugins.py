@@ -11,6 +11,7 @@ from lewm.types import InputError
 
 SOURCE = '''
 import torch
+import planners
 from torch import nn
 from lewm import register
 from lewm.objectives import LeJEPA
@@ -24,6 +25,10 @@ class Pooled(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(cells)
     def forward(self, images):
         return self.pool(images).flatten(1)
+
+@register("planner", "eager")
+class Eager(planners.CEM):
+    """CEM under another name."""
 
 @register("objective", "doubled")
 class Doubled(LeJEPA):
@@ -69,3 +74,33 @@ def test_a_checkpoint_names_the_plugin_it_needs(plugin, tiny_run, tmp_path, monk
     monkeypatch.delitem(registry._PARTS["encoder"], "pooled")
     with pytest.raises(InputError, match=rf"trained with plugins \['{plugin}'\]: pass plugins="):
         toolkit.load(tmp_path / "run")
+
+
+def test_a_planner_from_outside_is_recommended_and_evaluated(plugin, compose, tiny_run, tmp_path):
+    from experiments.evaluate import evaluate
+
+    overrides = [f"plugins=[{plugin}]", "planner=eager", f"data={tiny_run}/data", f"out={tmp_path}/run"]
+    train(compose("train", *overrides, without="planner="))
+    summary = evaluate(compose("evaluate", f"run={tmp_path}/run", f"plugins=[{plugin}]"))
+    assert summary["protocol"]["planner"]["name"] == "eager"
+
+
+def test_a_report_imports_nothing_a_run_names(plugin, compose, tiny_run, tmp_path):
+    """A downloaded run may name any module as its plug-in; only the person at the keyboard may import one."""
+    import json
+    import shutil
+
+    from experiments.report import report
+
+    shutil.copytree(tiny_run, tmp_path / "run")
+    meta = tmp_path / "run/checkpoint/meta.json"
+    content = json.loads(meta.read_text())
+    content["provenance"]["plugins"] = ["this_would_be_imported"]
+    meta.write_text(json.dumps(content))
+    (tmp_path / "this_would_be_imported.py").write_text("raise SystemExit('code from a run was executed')")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        report(tmp_path / "run")
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert "this_would_be_imported" not in sys.modules

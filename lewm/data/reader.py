@@ -125,6 +125,8 @@ class EpisodeReader:
         return first * column.row_bytes, last * column.row_bytes
 
     def _check_span(self, commit: Commit) -> None:
+        if commit.rows.keys() != self.info.columns.keys():
+            raise InputError(f"{self.folder}: the log line of episode {commit.id} does not name the set's columns")
         for name in self.info.columns:
             needed = [(f"{name}.bin", self._span(commit, name)[1])]
             if self.info.columns[name].compressed:

@@ -81,7 +81,7 @@ class DatasetInfo:
     """What a data set is, beside its episodes. Everything is plain JSON.
 
     Attributes:
-        columns: name -> Column; `pixels` and `action` are always there.
+        columns: name -> Column; `action` is always there.
         action_low, action_high: raw bounds (A,).
         source: how it was made (env, policy, seed, steps): the identity of the work.
         creator: versions and commit, for the record; differences here do not matter.
@@ -117,6 +117,8 @@ class DatasetInfo:
                 "install the lewm that wrote it, or collect again"
             )
         try:
+            if "action" not in record["columns"]:
+                raise InputError(f"{path} is damaged: column action is missing")
             return DatasetInfo(
                 {name: Column(**column) for name, column in record["columns"].items()},
                 tuple(record["action_low"]),
@@ -135,7 +137,7 @@ class DatasetInfo:
             json.dump(self.to_json(), file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(folder / "dataset.json")
+        temporary.replace(folder / "dataset.json")
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,10 @@ from lewm.types import InputError
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows: `pixels` (B, T, h, w, C) uint8, `actions` (B, T-1, K, A) float32 raw, `state` (B, T, s) or None."""
+    """Windows: `pixels` (B, T, h, w, C) uint8 and `actions` (B, T-1, K, A) float32, both raw."""
 
     pixels: np.ndarray
     actions: np.ndarray
-    state: np.ndarray | None
 
 
 def split_episodes(reader: EpisodeReader, validation: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
@@ -35,6 +34,8 @@ def split_episodes(reader: EpisodeReader, validation: float = 0.1) -> tuple[np.n
 
     Where the hash would leave one side empty, an episode changes sides; a single one serves as both.
     """
+    if not 0 <= validation < 1:
+        raise InputError(f"the share held out for validation must be in [0, 1), got {validation}")
     held = np.array([zlib.crc32(f"split {i}".encode()) / 2**32 < validation for i in reader.ids])
     if validation > 0 and not held.any():
         held[-1] = True
@@ -94,7 +95,6 @@ class Windows:
         return Batch(
             self._rows("pixels", which, steps),
             actions.reshape(len(indices), self.frames - 1, self.block, actions.shape[-1]),
-            self._rows("state", which, steps) if "state" in self.reader.info.columns else None,
         )
 
     def _order(self, seed: int, epoch: int) -> np.ndarray:

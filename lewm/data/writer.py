@@ -11,6 +11,7 @@ from typing import IO
 
 import numpy as np
 import zstandard
+from filelock import FileLock, Timeout
 
 from lewm.data.schema import TEMPORARY, Commit, DatasetInfo, checksum, read_log
 from lewm.types import Episode, InputError
@@ -19,7 +20,7 @@ SHARD_BYTES = 1 << 30
 
 
 class EpisodeWriter:
-    """Writes episodes under one writer's name; several writers on one folder need no lock.
+    """Writes episodes under one writer's name; several names on one folder do not disturb each other.
 
     Opening an existing set continues it: bytes of uncommitted episodes are cut off. A set of other columns,
     bounds or source is an error and stays untouched.
@@ -38,6 +39,11 @@ class EpisodeWriter:
         else:
             info.write(self.folder)
         self._log_path = self.folder / f"episodes-{writer}.jsonl"
+        self._lock = FileLock(self.folder / f".{writer}.lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise InputError(f"another process writes into {self.folder} as {writer}; wait for it to end") from None
         commits, intact = read_log(self._log_path) if self._log_path.exists() else ([], 0)
         self._ids = {commit.id for commit in commits}
         self._files: dict[str, IO[bytes]] = {}
@@ -75,6 +81,7 @@ class EpisodeWriter:
         """Close all files; committed episodes are already safe."""
         self._close_shard()
         self._log.close()
+        self._lock.release()
 
     def __enter__(self) -> EpisodeWriter:
         return self

@@ -15,7 +15,7 @@ from lewm.types import InputError
 
 @register("encoder", "conv")
 class ConvEncoder(nn.Module):
-    """A small strided conv net, the CPU default: about 13 times faster to train than a ViT with patch 8.
+    """A small strided conv net, the CPU default.
 
     A `stem` x `stem` space-to-depth convolution, then 3 x 3 stride-2 convolutions, each followed by GroupNorm
     and SiLU; a linear layer over the remaining map, so that position survives.

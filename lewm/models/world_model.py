@@ -80,6 +80,12 @@ class WorldModel(nn.Module):
 
     def __init__(self, config: WorldModelConfig, action_spec: ActionSpec) -> None:
         super().__init__()
+        sizes = (config.image_size, config.latent_dim, config.projector_hidden, config.action_block)
+        if min(sizes) < 1:
+            raise InputError(
+                "a world model needs image_size, latent_dim, projector_hidden and action_block >= 1, got "
+                f"{', '.join(map(str, sizes))}"
+            )
         self.config, self.action_spec = config, action_spec
         self.recommendation: dict[str, Any] = {}
         block_dim = config.action_block * action_spec.dim

@@ -48,8 +48,11 @@ class LeJEPA:
         knots: int = 17,
         t_max: float = 3.0,
     ) -> None:
-        if open_loop < 1:
-            raise InputError(f"open_loop must be at least 1, got {open_loop}")
+        if open_loop < 1 or directions < 1 or knots < 2 or not t_max > 0:
+            raise InputError(
+                "lejepa needs open_loop and directions >= 1, knots >= 2, t_max > 0; "
+                f"got {open_loop}, {directions}, {knots}, {t_max}"
+            )
         self.weight, self.open_loop = weight, open_loop
         self.directions, self.knots, self.t_max = directions, knots, t_max
 

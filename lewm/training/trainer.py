@@ -54,6 +54,11 @@ class Trainer:
                 "a trainer needs steps, log_every, save_every >= 1 and batch_size, frames >= 2; "
                 f"got {steps}, {log_every}, {save_every}, {batch_size}, {frames}"
             )
+        if not (learning_rate > 0 and weight_decay >= 0 and warmup >= 0 and clip > 0):
+            raise InputError(
+                "a trainer needs learning_rate and clip > 0, weight_decay and warmup >= 0; "
+                f"got {learning_rate}, {clip}, {weight_decay}, {warmup}"
+            )
         self.steps, self.batch_size, self.frames = steps, batch_size, frames
         self.learning_rate, self.weight_decay, self.warmup, self.clip = (
             learning_rate,
@@ -159,7 +164,7 @@ def _save_state(run: Path, model: WorldModel, optimiser: torch.optim.Optimizer, 
         torch.save({"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, file)
         file.flush()
         os.fsync(file.fileno())
-    temporary.rename(run / "training_state.pt")
+    temporary.replace(run / "training_state.pt")
 
 
 class _MetricsLog:
@@ -168,7 +173,9 @@ class _MetricsLog:
     def __init__(self, path: Path, first: int) -> None:
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first]
-        path.write_text("".join(kept))
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(path)
         self._file = path.open("a")
 
     def __enter__(self) -> _MetricsLog:

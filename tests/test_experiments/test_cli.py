@@ -51,6 +51,13 @@ def test_cfg_job_prints_the_configuration_and_runs_nothing(lewm, tmp_path):
         (["collect", "episods=3", "out=x"], ["unknown setting 'episods'", "did you mean 'episodes'?"]),
         (["collect", "env.dor=3", "out=x"], ["unknown setting 'env.dor'", "did you mean 'door'?"]),
         (["train", "model/encoder=vitt", "data=x", "out=y"], ["unknown model/encoder", "'vit'"]),
+        (["collect", "model=small", "out=x"], ["lewm collect has no choice 'model'", "env, policy"]),
+        (["demo", "model=small"], ["no choice 'model'", "model@train.model"]),
+        (["evaluate", "run=x", "env.door=3"], ["'env.door'", "choose env=... first"]),
+        (["collect", "out=x", "episodes=null"], ["'episodes' must be a whole number"]),
+        (["collect", "out=x", "seed=-1"], ["seed must be at least 0"]),
+        (["train", "data=x", "out=y", "model.encoder.channels=[a]"], ["model.encoder.channels", "got 'a'"]),
+        (["train", "data=x", "out=y", "threads=0"], ["threads must be at least 1"]),
         (["demo", "train.trainer.stps=1"], ["unknown setting 'train.trainer.stps'", "'steps'"]),
         (["collect", "episodes=many", "out=x"], ["episodes", "whole number", "many"]),
         (["train", "data=x", "out=y", "trainer.steps=1.5"], ["trainer.steps", "whole number"]),
@@ -83,6 +90,35 @@ def test_a_folder_of_another_run_is_refused_untouched(lewm, tiny, tiny_run, tmp_
     assert_one_line(lewm("evaluate", *tiny["evaluate"], f"run={run}", "budget=3"), "another evaluate run", "budget")
     assert_one_line(lewm("collect", f"out={run}/checkpoint"), "not a data set")
     assert snapshot(run) == before
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "training_state.pt", "checkpoint/precious"])
+def test_a_folder_of_something_else_is_refused_untouched(lewm, tiny, tiny_run, tmp_path, name):
+    path = tmp_path / "theirs" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("not ours")
+    result = lewm("train", *tiny["train"], f"data={tiny_run}/data", f"out={tmp_path}/theirs")
+    assert_one_line(result, "already holds", name.partition("/")[0])
+    assert snapshot(tmp_path) == {f"theirs/{name}": b"not ours"}
+
+
+def test_a_second_process_is_kept_out(lewm, tiny, tiny_run, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run/.lock"):
+        result = lewm("train", *tiny["train"], f"data={tiny_run}/data", f"out={tmp_path}/run")
+    assert_one_line(result, "another lewm process is writing")
+
+
+def test_damaged_bytes_are_found_before_training(lewm, tiny, tiny_run, tmp_path):
+    shutil.copytree(tiny_run / "data", tmp_path / "data")
+    path = tmp_path / "data/shards/w0000-0/state.bin"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    result = lewm("train", *tiny["train"], f"data={tmp_path}/data", f"out={tmp_path}/run")
+    assert_one_line(result, "is damaged", "episode 0", "'state'")
 
 
 def test_images_and_actions_that_do_not_fit(lewm, tiny, tiny_run, tmp_path):
@@ -146,7 +182,8 @@ def test_no_space_is_said_and_loses_nothing(lewm, tiny, monkeypatch, tmp_path):
     assert len(EpisodeReader(tmp_path / "set")) == 24
 
 
-def test_multirun_sweeps_seeds(lewm, tiny, tmp_path):
+def test_multirun_sweeps_seeds(lewm, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     code, _, err = lewm("collect", "-m", "episodes=2", "steps=5", f"out={tmp_path}/set-${{seed}}", "seed=3,4")
     assert code == 0, err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set-3", "set-4"]

@@ -1,7 +1,6 @@
 """The demo: the folder it leaves, resuming, and (slow) the bounds it promises."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -48,17 +47,21 @@ def test_the_demo_continues_after_any_stage(lewm, tiny, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_demo_keeps_its_bounds(tmp_path, seed):
-    """Five minutes, one of them training; 95 % of all pairs, 92 % of the detours; 2 GB."""
+    """Five minutes; 95 % of all pairs and 92 % of the detours at the end of the budget; 2 GB.
+
+    Training has a bound of one minute on a quiet machine; CI machines are shared, so twice that fails here.
+    """
     out = tmp_path / "demo"
     command = [sys.executable, "-m", "experiments.cli", "demo", f"seed={seed}", f"out={out}"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     print(done.stdout)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["n"] == 200 and summary["n_detour"] == 100
     assert summary["success_final"] >= 0.95
     assert summary["detour_final"] >= 0.92
+    assert summary["seconds"]["train"] <= 120
     assert summary["seconds"]["total"] <= 300
     assert summary["peak_memory_mb"] < 2000

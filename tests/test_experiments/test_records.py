@@ -34,6 +34,8 @@ def test_records_survive_a_round_trip_and_a_torn_line(tmp_path):
     whole = path.read_text()
     path.write_text(whole[:-20])
     assert records.read(path) == lines[:2]
+    assert path.read_text() == whole[:-20]  # reading changes nothing
+    records.repair(path)
     records.append(path, lines[2:])
     assert path.read_text() == whole
 
@@ -41,4 +43,10 @@ def test_records_survive_a_round_trip_and_a_torn_line(tmp_path):
 def test_a_foreign_line_is_an_error(tmp_path):
     (tmp_path / "e.jsonl").write_text('{"policy": "model"}\n')
     with pytest.raises(InputError, match="not an episode record"):
+        records.read(tmp_path / "e.jsonl")
+
+
+def test_an_episode_counted_twice_is_an_error(tmp_path):
+    records.append(tmp_path / "e.jsonl", [record(pair=1), record(pair=1)])
+    with pytest.raises(InputError, match="twice"):
         records.read(tmp_path / "e.jsonl")

@@ -49,3 +49,11 @@ def test_an_animation_shows_the_agent_and_the_goal(tiny_run):
     for frame, state in zip(film, line.states[::5], strict=True):
         np.testing.assert_allclose(centre(frame[:, :64]), state, atol=0.6)
         np.testing.assert_allclose(centre(frame[:, 66:]), line.goal, atol=0.6)
+
+
+def test_an_evaluation_elsewhere_is_reported_with_its_model(tiny, compose, tiny_run, tmp_path):
+    from experiments.evaluate import evaluate
+
+    evaluate(compose("evaluate", f"run={tiny_run}", f"out={tmp_path}/wide", "planner=cem", "planner.samples=16"))
+    assert report(tmp_path / "wide").stat().st_size > 10_000
+    assert json.loads((tmp_path / "wide/summary.json").read_text())["protocol"]["planner"]["samples"] == 16

@@ -228,7 +228,6 @@ def test_pickle_in_place_of_weights_is_refused_and_never_run(folder, tmp_path):
 
 
 def test_overwriting_replaces_the_whole_folder(folder):
-    (folder / "stray").write_text("of the old checkpoint")
     other = make_model(seed=9, predictor=ADALN, latent_dim=6)
     checkpoint.save(other, folder)
     loaded = checkpoint.load(folder)
@@ -237,6 +236,16 @@ def test_overwriting_replaces_the_whole_folder(folder):
     assert checkpoint.provenance(folder) == {}
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "meta.json", "model.safetensors"]
     assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]  # nothing left beside it
+
+
+def test_a_folder_that_holds_more_is_refused_untouched(folder):
+    (folder / "precious").write_text("not a checkpoint's")
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    for place in (folder, folder.parent):
+        with pytest.raises(InputError, match="not a checkpoint"):
+            checkpoint.save(make_model(seed=9), place)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
 
 
 def test_failed_save_leaves_the_old_checkpoint_and_nothing_else(folder):

@@ -187,10 +187,27 @@ def test_fallback_acts_for_failed_rows_only(point_dynamics):
         actions = agent.act(frame)
         assert torch.equal(actions[1], torch.tensor([-0.25, -0.25]))
         assert torch.equal(actions[[0, 2]], healthy.act(frame)[[0, 2]])
-        if t % 2 == 0:
-            assert torch.equal(asked[-1], frame[[1]])
-    assert len(asked) == 2
-    assert agent.last_plan.failed.tolist() == [False, True, False]
+        assert torch.equal(asked[-1], frame[[1]])  # a failed row plans again, and asks again, at every step
+    assert len(asked) == 4
+
+
+def test_fallback_actions_keep_the_bounds(point_dynamics):
+    options = {"planner": CEM(horizon=4, **SMALL), "replan_every": 2, "cost": failing_cost}
+    agent = MPC(
+        point_dynamics(), torch.tensor([99.0, 0.0]), fallback=lambda seen: 1e6 * torch.ones_like(seen), **options
+    )
+    assert torch.equal(agent.act(torch.zeros(2)), torch.as_tensor(point_dynamics().action_spec.high).float())
+
+
+def test_a_failed_call_leaves_history_as_it_was(point_dynamics):
+    """After PlannerFailure the same observation may be given again, with a goal that can be planned for."""
+    options = {"planner": CEM(horizon=4, **SMALL), "replan_every": 2, "cost": failing_cost}
+    agent, calm = (MPC(point_dynamics(), torch.tensor(g), **options) for g in ([99.0, 0.0], [1.0, 1.0]))
+    with pytest.raises(PlannerFailure):
+        agent.act(torch.zeros(2))
+    agent.reset(torch.tensor([1.0, 1.0]))
+    for t in range(3):
+        assert torch.equal(agent.act(torch.full((2,), float(t))), calm.act(torch.full((2,), float(t))))
 
 
 def test_failure_without_fallback_is_an_error_that_names_the_rows(point_dynamics):

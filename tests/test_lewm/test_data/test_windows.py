@@ -54,7 +54,6 @@ def check(batch, windows, frames, block):
             step = max(0, start + t * block)
             assert batch.pixels[b, t, 0, 0, 0] == number
             assert batch.pixels[b, t, 0, 1, 0] == step
-            assert batch.state[b, t].tolist() == [number, step]
         for t in range(frames - 1):
             for k in range(block):
                 step = start + t * block + k
@@ -125,9 +124,8 @@ def test_windows_need_a_frame_and_a_step(readers, sizes):
 
 LAYOUTS = {
     "raw pixels": {"codec": "raw"},
-    "compressed state": {"state": Column("float64", (2,), codec="zstd:1")},
     "compressed action": {"action": Column("float32", (2,), codec="zstd:1")},
-    "state every second step": {"state": Column("float64", (2,), stride=2), "stride": 2},
+    "pixels every second step": {"stride": 2},
 }
 
 
@@ -140,17 +138,10 @@ def test_windows_do_not_depend_on_how_columns_are_stored(tmp_path, make_info, ma
     check(windows.batch(np.arange(len(windows))), wanted, 2, 2)
 
 
-def test_a_set_without_state_gives_none(tmp_path, make_info, make_episode, write_set, change):
-    columns = {k: c for k, c in make_info().columns.items() if k != "state"}
-    info = type(make_info())(columns, (-500.0,) * 2, (500.0,) * 2)
-    reader = write_set(tmp_path, [change(make_episode(0), state=None)], info)
-    assert Windows(reader, np.array([0]), frames=2, block=1).batch(np.array([0])).state is None
-
-
 def drawn(windows, steps, size, seed):
     """(id, last step) of every window in these batches, in order."""
     batches = [windows.draw(step, size, seed) for step in steps]
-    return [tuple(state[-1]) for batch in batches for state in batch.state]
+    return [tuple(int(n) for n in window[-1, 0, :2, 0]) for batch in batches for window in batch.pixels]
 
 
 @pytest.mark.parametrize("size", [1, 4, 64])

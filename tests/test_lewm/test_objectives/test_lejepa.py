@@ -112,5 +112,5 @@ def test_directions_follow_the_generator(predict):
 
 
 def test_open_loop_below_one_is_an_error():
-    with pytest.raises(InputError, match="open_loop must be at least 1, got 0"):
+    with pytest.raises(InputError, match="open_loop and directions >= 1"):
         LeJEPA(open_loop=0)
