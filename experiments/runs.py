@@ -93,7 +93,7 @@ def provenance() -> dict[str, Any]:
         "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "commit": commit(),
-        "command": " ".join(["lewm", *sys.argv[1:]]),
+        "command": " ".join([Path(sys.argv[0]).name, *(a for a in sys.argv[1:] if not a.startswith("hydra"))]),
     }
 
 

@@ -26,6 +26,7 @@ def test_the_demo_leaves_everything_it_shows(lewm, tiny, tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     assert summary.keys() >= KEYS
     assert summary["seed"] == 3 and summary["n"] == 6
+    assert summary["command"].startswith(f"lewm demo out={out} seed=3 ") and "hydra" not in summary["command"]
     assert set(summary["seconds"]) == {"collect", "train", "evaluate", "report", "total"}
     for shown in ("success at the end", "random floor", "greedy floor", "plan time", str(out / "report.html")):
         assert shown in text
