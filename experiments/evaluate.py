@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from envs import GoalTask, UniformHold
@@ -21,7 +22,6 @@ from experiments.runs import (
     at_least,
     claim_folder,
     exclusive,
-    prepare_machine,
     progress,
     provenance,
     read_json,
@@ -43,7 +43,7 @@ FLOORS: dict[str, Policy] = {"random": UniformHold(hold=5), "greedy": Greedy()}
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Run what is missing of an evaluation and write its summary; see `configs/evaluate.yaml`."""
     at_least(config, pairs=1, budget=1, rows=1, latency_pairs=1, pairs_seed=0, seed=0, threads=1)
-    prepare_machine(config["threads"])
+    torch.set_num_threads(config["threads"])
     run, out = Path(config["run"]), Path(config["out"])
     folder = checkpoint.find(run)
     if folder == out:

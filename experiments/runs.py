@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import platform
@@ -14,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -109,20 +107,6 @@ def commit() -> str | None:
     except (OSError, ValueError, subprocess.CalledProcessError):
         return None
     return head[:12] + ("+changes" if dirty.stdout.strip() else "")
-
-
-def prepare_machine(threads: int) -> None:
-    """Set torch's threads, and let glibc keep freed memory for the next step.
-
-    By default glibc returns every large tensor to the kernel when it is freed and faults it in again a moment
-    later; keeping it makes a training step about 1.3 times faster (docs/LOG.md).
-    """
-    torch.set_num_threads(threads)
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        mmap_threshold, trim_threshold = -3, -1
-        libc.mallopt(mmap_threshold, 1 << 30)
-        libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def peak_memory_mb() -> float | None:

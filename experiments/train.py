@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from experiments.build import build_model
-from experiments.runs import at_least, claim_folder, exclusive, prepare_machine, progress, provenance, say
+from experiments.runs import at_least, claim_folder, exclusive, progress, provenance, say
 from lewm import checkpoint, registry
 from lewm.data import EpisodeReader, Windows, split_episodes
 from lewm.diagnosis import RidgeProbe
@@ -25,7 +25,7 @@ def train(config: Mapping[str, Any]) -> Path:
     """Train, or continue a run that was cut off; see `configs/train.yaml` for the settings."""
     at_least(config, seed=0, threads=1)
     at_least(config["model"], action_block=1)
-    prepare_machine(config["threads"])
+    torch.set_num_threads(config["threads"])
     run, reader = Path(config["out"]), EpisodeReader(config["data"])
     _check_images(reader, config["model"]["image_size"])
     _check_advice(config)
