@@ -1,4 +1,4 @@
-"""What every verb does to a folder and to the machine: settings, provenance, threads, memory, progress."""
+"""What every verb does to a folder: settings, locks, provenance, progress."""
 
 from __future__ import annotations
 
