@@ -51,7 +51,10 @@ if __name__ == "__main__":
 
 def run_and_kill(script, folder, commits):
     """Record in another process and kill -9 it at a random moment after `commits` more episodes."""
-    lines = lambda: sum(log.read_bytes().count(b"\n") for log in folder.glob("*.jsonl"))  # noqa: E731
+
+    def lines() -> int:
+        return sum(log.read_bytes().count(b"\n") for log in folder.glob("*.jsonl"))
+
     enough, limit = lines() + commits, time.monotonic() + 30
     root = Path(lewm.__file__).parents[1]
     process = subprocess.Popen(
