@@ -1,4 +1,4 @@
-"""`lewm VERB ...`: one console script. Hydra behind collect, train, evaluate and demo; plain options elsewhere."""
+"""`lewm VERB ...`: one console script. Hydra behind all verbs but report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ VERBS = {
     "evaluate": "score a model by planning, beside the random and greedy floors",
     "demo": "all of it on Two-Room, from nothing to a report",
     "report": "write the HTML report of a run",
+    "benchmark": "measure a part beside its peers and limits: lewm benchmark planner",
 }
+BENCHMARKS = {"planner": "measure the planners beside stable-worldmodel, deadlines and compute"}
 USAGE = f"""lewm: latent world models from pixels, and planning with them.
 
   lewm VERB [key=value ...]
@@ -51,8 +53,10 @@ def main() -> None:
             print(USAGE)
         elif verb == "report":
             _report(arguments)
+        elif verb == "benchmark":
+            _benchmark(arguments)
         elif verb in VERBS:
-            _hydra_verb(verb, arguments)
+            _hydra_verb(verb, VERBS[verb], arguments)
         else:
             raise InputError(f"unknown verb '{verb}': {nearest(verb, list(VERBS))} (lewm --help)")
     except Exception as error:
@@ -62,7 +66,18 @@ def main() -> None:
         sys.exit(130)
 
 
-def _hydra_verb(verb: str, arguments: list[str]) -> None:
+def _benchmark(arguments: list[str]) -> None:
+    what = (arguments[:1] or ["--help"])[0]
+    if what in ("-h", "--help"):
+        listed = "\n".join(f"  lewm benchmark {name} [key=value ...]   {text}" for name, text in BENCHMARKS.items())
+        print(f"{listed}\n\n`lewm benchmark {next(iter(BENCHMARKS))} --help` tells its settings.")
+    elif what in BENCHMARKS:
+        _hydra_verb(f"benchmark_{what}", BENCHMARKS[what], arguments[1:])
+    else:
+        raise InputError(f"unknown benchmark '{what}': {nearest(what, list(BENCHMARKS))} (lewm benchmark --help)")
+
+
+def _hydra_verb(verb: str, what: str, arguments: list[str]) -> None:
     from experiments import config
     from lewm.registry import load_plugins
 
@@ -70,13 +85,15 @@ def _hydra_verb(verb: str, arguments: list[str]) -> None:
     load_plugins(config.plugins_of(overrides))
     config.store_groups()
     if "--help" in arguments or "-h" in arguments:
-        print(config.help_text(verb, VERBS[verb]))
+        print(config.help_text(verb, what))
         return
     stray = [
         a for a in arguments if a not in overrides and not a.startswith("-") and a not in ("job", "all", "hydra")
     ]
     if stray:
-        raise InputError(f"'{stray[0]}' is not key=value; did you mean out={stray[0]}? (lewm {verb} --help)")
+        raise InputError(
+            f"'{stray[0]}' is not key=value; did you mean out={stray[0]}? (lewm {config.spoken(verb)} --help)"
+        )
     config.check(verb, [o for o in overrides if not o.startswith("hydra")])
 
     import hydra
@@ -94,7 +111,7 @@ def _hydra_verb(verb: str, arguments: list[str]) -> None:
     flags = [a for a in arguments if a not in overrides]  # argparse wants the overrides in one piece
     original = sys.argv
     with tempfile.TemporaryDirectory() as scratch:  # where Hydra keeps its account of a multirun
-        sys.argv = [f"lewm {verb}", *flags, *QUIET_HYDRA, f"hydra.sweep.dir={scratch}", *overrides]
+        sys.argv = [f"lewm {config.spoken(verb)}", *flags, *QUIET_HYDRA, f"hydra.sweep.dir={scratch}", *overrides]
         try:
             job()
         finally:
@@ -122,8 +139,8 @@ def _fail(error: Exception) -> None:
 
 
 def _users_fault(error: Exception) -> str | None:
-    from planners.types import InputError as PlannerInputError
-    from planners.types import PlannerFailure
+    from planners import InputError as PlannerInputError
+    from planners import PlannerFailure
 
     if isinstance(error, InputError | PlannerInputError | PlannerFailure):
         return str(error)

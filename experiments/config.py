@@ -27,7 +27,7 @@ from lewm.types import InputError, nearest
 
 assert all((envs, lewm.objectives, lewm.training))  # imported so that their parts are registered
 
-for _kind, _table in (("planner", planners.PLANNERS), ("cost", planners.COSTS)):
+for _kind, _table in planners.KINDS.items():
     for _name, _part in _table.items():
         registry.register(_kind, _name)(_part)
 
@@ -41,6 +41,11 @@ KINDS = {  # Hydra group -> kind in the registry
     "planner": "planner",
     "cost": "cost",
 }
+
+
+def spoken(verb: str) -> str:
+    """A verb as it is typed: `benchmark_planner` is `benchmark planner`."""
+    return verb.replace("_", " ")
 
 
 def groups() -> dict[str, list[str]]:
@@ -91,7 +96,7 @@ def resolve(verb: str, config: DictConfig) -> dict[str, Any]:
     """A composed configuration as plain data; what must be given and is not is an `InputError`."""
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise InputError(f"{missing[0]}=... must be given (lewm {verb} --help)")
+        raise InputError(f"{missing[0]}=... must be given (lewm {spoken(verb)} --help)")
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
@@ -112,7 +117,7 @@ def check(verb: str, overrides: Sequence[str]) -> None:
                 raise InputError(f"unknown {options[key]} '{value}': {nearest(value, known)}")
             chosen.append(override)
         elif key in groups() or "@" in key:
-            raise InputError(f"lewm {verb} has no choice '{key}'; it has: {', '.join(sorted(options))}")
+            raise InputError(f"lewm {spoken(verb)} has no choice '{key}'; it has: {', '.join(sorted(options))}")
     defaults = OmegaConf.to_container(_compose(verb, chosen), resolve=False)
     for override in single:
         _check_key(verb, override, _keys(defaults), options)
@@ -122,13 +127,14 @@ def check(verb: str, overrides: Sequence[str]) -> None:
 def help_text(verb: str, what: str) -> str:
     """A verb's settings (its commented YAML file) and what can be chosen for each group."""
     listed = [f"  {key}={' | '.join(groups()[group])}" for key, group in sorted(choices(verb).items())]
+    name = f"lewm {spoken(verb)}"
+    chosen = ["Choices; each has settings of its own (--cfg job shows them):\n", *listed, ""] if listed else []
     return "\n".join(
         [
-            f"lewm {verb}: {what}\n\n{_yaml(verb).rstrip()}\n",
-            "Choices; each has settings of its own (--cfg job shows them):\n",
-            *listed,
-            f"\nlewm {verb} ... --cfg job    print the whole configuration of a call instead of running it",
-            f"lewm {verb} ... -m seed=0,1  one run after another (Hydra multirun)",
+            f"{name}: {what}\n\n{_yaml(verb).rstrip()}\n",
+            *chosen,
+            f"{name} ... --cfg job    print the whole configuration of a call instead of running it",
+            f"{name} ... -m seed=0,1  one run after another (Hydra multirun)" if "\nseed:" in _yaml(verb) else "",
         ]
     )
 
@@ -154,7 +160,7 @@ def _check_key(verb: str, override: str, known: list[str], options: Mapping[str,
     parent, _, leaf = key.rpartition(".")
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
     hint = nearest(leaf, siblings) if siblings else f"nothing is chosen for '{parent}'; choose {parent}=... first"
-    raise InputError(f"unknown setting '{key}' of lewm {verb}: {hint}")
+    raise InputError(f"unknown setting '{key}' of lewm {spoken(verb)}: {hint}")
 
 
 def _is_sweep(override: str) -> bool:

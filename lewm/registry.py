@@ -67,7 +67,8 @@ def defaults(kind: str, name: str) -> dict[str, Any]:
 def build(kind: str, spec: Mapping[str, Any], **given: Any) -> Any:
     """Construct a part from `{"name": ..., **keywords}` and the facts its constructor asks for.
 
-    Only those of `given` that the constructor names are passed on; an unknown keyword in `spec` is an error.
+    Only those of `given` that the constructor names are passed on; an unknown keyword in `spec` is an error. A
+    keyword may hold parts itself, `{"name": ...}` or a list of them: of the kind it is called by, else of the same.
     """
     if "name" not in spec:
         raise InputError(f"a {kind} needs a name, got {dict(spec)}; known: {', '.join(names(kind))}")
@@ -78,7 +79,14 @@ def build(kind: str, spec: Mapping[str, Any], **given: Any) -> Any:
     for key in keywords:
         if key not in allowed:
             raise InputError(f"{kind} '{spec['name']}' has no setting '{key}': {nearest(key, list(allowed))}")
+    keywords = {key: _inner(key if key in _PARTS else kind, value, given) for key, value in keywords.items()}
     return constructor(**{key: value for key, value in given.items() if key in parameters}, **keywords)
+
+
+def _inner(kind: str, value: Any, given: Mapping[str, Any]) -> Any:
+    if isinstance(value, Mapping) and "name" in value:
+        return build(kind, value, **given)
+    return [_inner(kind, element, given) for element in value] if isinstance(value, list) else value
 
 
 def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -1,14 +1,17 @@
-"""A cost from anything that can imagine: (dynamics, context, goal) -> Cost."""
+"""A cost from anything that can imagine: (dynamics, context, goals) -> Cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from planners.types import Dynamics
+from planners.costs import Imagined
+from planners.limits import Limits
+from planners.types import ActionSpec, Dynamics, Terms
 
 
 class LatentCost:
@@ -17,29 +20,88 @@ class LatentCost:
     Args:
         dynamics: the world model.
         context: where imagination starts, B rows (see `Dynamics.context`).
-        goal_BD: goal latents.
-        terms: (z_BSLD, goal_BD) -> (B, S).
+        goals_BGD: goal latents, any of which will do; None for a cost without a goal.
+        term: `Imagined` -> (B, S) or `Terms`; see `costs`.
+        action_spec: in place of the dynamics' own, for terms in units of the actions' std.
         rows_per_call: rows imagined at once. One on a CPU: the intermediate results stay in the cache, and a row's
             costs are the same bits whichever rows share its batch. All rows on an accelerator.
+        autocast: precision of the imagination, torch.bfloat16 for instance; latents and costs stay float32.
     """
 
     def __init__(
         self,
         dynamics: Dynamics,
         context: Any,
-        goal_BD: Tensor,
-        terms: Callable[[Tensor, Tensor], Tensor],
+        goals_BGD: Tensor | None,
+        term: Callable[[Imagined], Tensor | Terms],
+        *,
+        action_spec: ActionSpec | None = None,
         rows_per_call: int | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
-        self.dynamics, self.context, self.goal_BD, self.terms = dynamics, context, goal_BD, terms
-        on_cpu = goal_BD.device.type == "cpu"
-        self.rows_per_call = rows_per_call or (1 if on_cpu else len(goal_BD))
+        self.dynamics, self.context, self.goals_BGD, self.term = dynamics, context, goals_BGD, term
+        self.start_BD = dynamics.start(context)
+        self.action_spec = Limits.of(action_spec or dynamics.action_spec, self.start_BD.device)
+        on_cpu = self.start_BD.device.type == "cpu"
+        self.rows_per_call = rows_per_call or (1 if on_cpu else len(self.start_BD))
+        self.autocast = autocast
 
-    def __call__(self, actions_BSHA: Tensor) -> Tensor:
-        """Raw candidates (B, S, H, A) -> cost (B, S)."""
-        costs = []
-        for first in range(0, len(actions_BSHA), self.rows_per_call):
-            rows = slice(first, first + self.rows_per_call)
-            imagined = self.dynamics.rollout(self.context[rows], actions_BSHA[rows])
-            costs.append(self.terms(imagined, self.goal_BD[rows]))
-        return torch.cat(costs)
+    def __call__(self, actions_BSHA: Tensor) -> Tensor | Terms:
+        """Raw candidates (B, S, H, A) -> cost (B, S) or terms."""
+        firsts = range(0, len(actions_BSHA), self.rows_per_call)
+        costs = [self._rows(slice(first, first + self.rows_per_call), actions_BSHA) for first in firsts]
+        if isinstance(costs[0], Tensor):
+            return torch.cat(costs)
+        violations = [cost.violation for cost in costs]
+        violation = None if violations[0] is None else torch.cat(violations)
+        return replace(costs[0], values=torch.cat([cost.values for cost in costs]), violation=violation)
+
+    def _rows(self, rows: slice, actions_BSHA: Tensor) -> Tensor | Terms:
+        actions = actions_BSHA[rows].clone()  # aligned in memory: a product's bits depend on that, too
+        goals = None if self.goals_BGD is None else self.goals_BGD[rows]
+        with torch.autocast(actions.device.type, self.autocast, enabled=self.autocast is not None):
+            imagined = self.dynamics.rollout(self.context[rows], actions)
+        return self.term(
+            Imagined(imagined.to(actions.dtype), self.start_BD[rows], actions, goals, self.action_spec)
+        )
+
+
+@dataclass(frozen=True)
+class StepDynamics:
+    """Dynamics of your own, one environment step at a time; the state is its own observation and its own latent.
+
+    Attributes:
+        step: (states (..., D), actions (..., A)) -> next states (..., D), in torch, batched over the leading axes.
+        action_spec: bounds and more; see `Limits`.
+    """
+
+    step: Callable[[Tensor, Tensor], Tensor]
+    action_spec: ActionSpec
+    action_block: int = 1
+    history: int = 1
+    recommendation: Mapping[str, Any] = field(default_factory=dict)
+
+    def encode(self, observations: Tensor) -> Tensor:
+        """States (B, D) as float32."""
+        return observations.float()
+
+    def context(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """The last state (B, D)."""
+        return observations[:, -1].float()
+
+    def start(self, context: Tensor) -> Tensor:
+        """See `Dynamics.start`."""
+        return context
+
+    def rollout(self, context: Tensor, actions_BSHA: Tensor) -> Tensor:
+        """States after every action, (B, S, H, D)."""
+        state, states = context[:, None].expand(-1, actions_BSHA.shape[1], -1), []
+        for action in actions_BSHA.unbind(2):
+            state = self.step(state, action)
+            states.append(state)
+        return torch.stack(states, dim=2)
+
+
+def from_step(step: Callable[[Tensor, Tensor], Tensor], action_spec: ActionSpec) -> StepDynamics:
+    """Your `step(state, action)` as dynamics that `MPC` plans with."""
+    return StepDynamics(step, action_spec)

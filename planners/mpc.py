@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from planners.chain import Chain
+from planners.costs import Imagined
+from planners.errors import InputError, PlannerFailure
+from planners.history import History
 from planners.latent import LatentCost
-from planners.parts import COSTS, PLANNERS, recommended
-from planners.search import SamplingPlanner
-from planners.types import Dynamics, InputError, Plan, PlannerFailure, PlanState
+from planners.limits import Limits
+from planners.parts import recommended
+from planners.search import Planner
+from planners.types import ActionSpec, Dynamics, Plan, PlanState, Terms
 
 Array = np.ndarray | Tensor
+Fallback = Literal["raise", "hold"] | Callable[[Tensor], Tensor]
+Prior = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+Job = Callable[[], tuple[Plan, PlanState]]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A goal that is already a latent, in the place of a goal observation: z (D,), or (rows, D)."""
+
+    z: Array
+
+
+Goal = Array | Latents | Sequence[Array | Latents]
 
 
 class MPC:
@@ -24,37 +44,48 @@ class MPC:
     row acts the same alone and in any batch.
 
     Args:
-        model: anything that meets `Dynamics`.
-        goal: goal observation, (h, w, C), or (rows, h, w, C) when `rows` is given. May be set later by `reset`.
+        model: anything that meets `Dynamics`; `from_step` makes one of a function.
+        goal: observation, (h, w, C) for instance, or (rows, h, w, C) when `rows` is given; or `Latents`; or a list
+            of those, any of which will do. May be set later by `reset`, and left out where the cost needs none.
         rows: number of rows; None means one, without a batch axis in or out.
         planner, cost, replan_every: how to search, what for, and how many actions of a plan to execute.
         seeds: one per row (0, 1, ... by default).
-        deadline_s: time for one plan of all rows; makes results depend on the machine.
-        fallback: called with the observations (B, ...) of rows whose plan failed, returns this step's actions for
-            them (B, A), clipped to the bounds; they plan again at the next step. None raises `PlannerFailure`.
+        deadline_s: time for one plan of all rows, encoding included; makes results depend on the machine.
+        fallback: who acts for rows that cannot plan (no finite candidate, or an observation that is not finite):
+            `hold` repeats their last action, a callable gets their observations (B, ...) and returns actions (B,
+            A), both within the limits; `raise` raises. They plan again at the next step.
+        limits: bounds, rate and acceleration in place of the model's own bounds; see `Limits`.
+        prior: (start latents (B, D), goals (B, G, D) or None) -> mean and std (B, H, A), fused into every search.
+        autocast: precision of the imagination; see `LatentCost`.
 
     Raises:
-        InputError: an observation or goal of another shape than the model takes, `act` before a goal is set.
+        InputError: an observation or goal of another shape than the model takes.
+        PlannerFailure: see `fallback`. The call has then changed nothing and may be repeated.
     """
 
     def __init__(
         self,
         model: Dynamics,
-        goal: Array | None = None,
+        goal: Goal | None = None,
         *,
         rows: int | None = None,
-        planner: SamplingPlanner | None = None,
-        cost: Callable[[Tensor, Tensor], Tensor] | None = None,
+        planner: Planner | Chain | None = None,
+        cost: Callable[[Imagined], Tensor | Terms] | None = None,
         replan_every: int | None = None,
         seeds: Sequence[int] | None = None,
         deadline_s: float | None = None,
-        fallback: Callable[[Tensor], Tensor] | None = None,
+        fallback: Fallback = "raise",
+        limits: ActionSpec | None = None,
+        prior: Prior | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
-        self.model, self.rows, self.deadline_s, self.fallback = model, rows, deadline_s, fallback
-        advice = model.recommendation
-        usual = {"name": "cem", "horizon": 8 * model.action_block}
-        self.planner = planner or recommended(PLANNERS, advice.get("planner", usual), "planner")
-        self.cost = cost or recommended(COSTS, advice.get("cost", {"name": "goal_distance"}), "cost")
+        self.model, self.rows, self.deadline_s, self.prior, self.autocast = model, rows, deadline_s, prior, autocast
+        if not (callable(fallback) or fallback in ("raise", "hold")):
+            raise InputError(f"fallback is 'raise', 'hold' or a callable, got {fallback!r}")
+        self.fallback = fallback
+        advice, usual = model.recommendation, {"name": "cem", "horizon": 8 * model.action_block}
+        self.planner = planner or recommended("planner", advice.get("planner", usual))
+        self.cost = cost or recommended("cost", advice.get("cost", {"name": "goal_distance"}))
         advised = advice.get("replan_every", model.action_block)
         self.replan_every = advised if replan_every is None else replan_every
         if self.planner.horizon % model.action_block:
@@ -70,111 +101,158 @@ class MPC:
         self._seeds = list(range(count)) if seeds is None else list(seeds)
         if count < 1 or len(self._seeds) != count:
             raise InputError(f"MPC needs rows >= 1 and one seed per row, got rows={rows}, {len(self._seeds)} seeds")
-        self._plans = torch.zeros(count, self.planner.horizon, len(model.action_spec.low))
+        self._spec = model.action_spec if limits is None else limits
+        self._limits = Limits.of(self._spec)
+        dim = len(self._limits.low)
+        self._plans = torch.zeros(count, self.planner.horizon, dim)
         self._cursor = torch.full((count,), -1)  # next action of the plan; -1: no plan yet
-        self._fresh = torch.ones(count, dtype=torch.bool)
-        self._frames: list[Tensor] = []  # oldest first, one per environment step, as far back as history reaches
-        self._actions: list[Tensor] = []  # between those frames
-        self._goal: Tensor | None = None  # latents, on the model's device
+        self._history = History(count, dim, model.history, model.action_block)
+        self._goals: Tensor | None = None  # latents (B, G, D), on the model's device
         self._state: PlanState | None = None
-        self._format: tuple[torch.dtype, torch.Size] | None = None  # of an observation, as of the goal
+        self._blank: PlanState | None = None
+        self._format: tuple[torch.dtype, torch.Size] | None = None  # of an observation
         self.last_plan: Plan | None = None
         if goal is not None:
             self.reset(goal)
 
-    def reset(self, goal: Array | None = None, rows: Sequence[int] | None = None) -> None:
-        """Forget history and plan of all or some rows (indices), and set their goal if one is given."""
+    def reset(self, goal: Goal | None = None, rows: Sequence[int] | None = None) -> None:
+        """Begin a new episode in all or some rows (indices), at rest: history and plan are forgotten.
+
+        The goal stays if none is given.
+        """
         index = torch.arange(self.rows or 1) if rows is None else torch.as_tensor(rows)
         if goal is not None:
-            self._set_goal(self._batch(goal, len(index), "goal"), index)
-        if self._goal is None:
-            raise InputError("no goal yet: reset(goal)")
-        self._drop_plan(index)
-        self._fresh[index] = True
+            self._set_goals(goal, index)
+        self._cursor[index] = -1
+        self._history.restart(index)
+
+    def set_goal(self, goal: Goal, rows: Sequence[int] | None = None) -> None:
+        """Another goal on the run: the plan is made anew, history and rate limits go on."""
+        index = torch.arange(self.rows or 1) if rows is None else torch.as_tensor(rows)
+        self._set_goals(goal, index)
+        self._cursor[index] = -1
 
     @torch.no_grad()
     def act(self, observation: Array) -> Array:
         """The next action (A,) or (rows, A) for an observation of this step; numpy in, numpy out."""
-        if self._goal is None:
-            raise InputError("no goal yet: MPC(model, goal=...) or reset(goal)")
-        frame, before = self._batch(observation, self.rows or 1, "observation"), (self._frames, self._actions)
-        self._remember(frame)
-        due = torch.nonzero((self._cursor < 0) | (self._cursor >= self.replan_every))[:, 0]
-        failed = self._replan(due) if len(due) else due
-        if len(failed) and self.fallback is None:
-            self._frames, self._actions = before  # as if this call had not been made
-            self._drop_plan(failed)
-            raise PlannerFailure(f"no candidate had a finite cost in rows {failed.tolist()}")
-        actions = self._plans[torch.arange(len(self._plans)), self._cursor]
-        self._cursor += 1
-        if len(failed):
-            actions[failed] = self._bounded(torch.as_tensor(self.fallback(frame[failed]), dtype=actions.dtype))
-            self._drop_plan(failed)  # ask again at the next step
-        self._fresh[:] = False
-        self._actions = [*self._actions, actions]
-        out = (actions if self.rows is not None else actions[0]).clone()
-        return out if isinstance(observation, Tensor) else out.numpy()
+        frame, blind = self._observe(observation)
+        due = (self._cursor < 0) | (self._cursor >= self.replan_every)
+        helpless = due & blind
+        plannable = torch.nonzero(due & ~blind)[:, 0]
+        if len(plannable):
+            begin = time.perf_counter()
+            plan, state = self._job(plannable, None, begin)()
+            self._install(plannable, plan, state)
+            helpless[plannable] = plan.failed.cpu()
+        actions = self._plans[torch.arange(len(self._plans)), self._cursor.clamp(0, self.planner.horizon - 1)]
+        if helpless.any():
+            self._cursor[helpless] = -1  # plan again at the next step
+            actions[helpless] = self._without_plan(frame, helpless)
+        self._cursor[~helpless] += 1
+        return self._did(actions, blind, observation)
 
-    def _bounded(self, actions: Tensor) -> Tensor:
-        return actions.clamp(self._state.low.cpu(), self._state.high.cpu())
-
-    def _drop_plan(self, index: Tensor) -> None:
-        seeds = [self._seeds[k] for k in index.tolist()]
-        fresh = self.planner.init(len(index), self.model.action_spec, seeds, self._goal.device)
-        self._state = fresh if self._state is None else self._state.put(index, fresh)
-        self._cursor[index] = -1
-
-    @torch.no_grad()
-    def _set_goal(self, goal: Tensor, index: Tensor) -> None:
-        latents = self.model.encode(goal)
-        if latents.ndim != 2:
-            raise InputError(f"goal: one axis too many, got shape {tuple(goal.shape)} for {len(index)} rows")
-        if self._goal is None:
-            if len(index) != (self.rows or 1):
-                raise InputError("the first goal must be given for all rows")
-            self._goal = torch.zeros_like(latents)
-        self._goal = self._goal.index_copy(0, index.to(latents.device), latents)
-        self._format = (goal.dtype, goal.shape[1:])
-
-    def _replan(self, due: Tensor) -> Tensor:
-        """Plan for these rows; returns those that failed."""
-        state = self._state.take(due)
-        started = torch.nonzero(self._cursor[due] >= 0)[:, 0]
-        state = state.put(started, state.shift(self.replan_every, self.planner.warm_std).take(started))
-        cost = LatentCost(self.model, self._context(due), self._goal[due], self.cost)
-        plan, state = self.planner.plan(cost, state, self.deadline_s)
-        self._state = self._state.put(due, state)
-        self._plans = self._plans.index_copy(0, due, plan.actions.cpu())
-        self._cursor[due] = 0
-        self.last_plan = plan
-        return due[plan.failed.cpu()]
-
-    def _remember(self, frame: Tensor) -> None:
-        """Append this step's frame; a fresh row pads its past with it and with zero actions, as in training."""
-        dtype, shape = self._format
+    def _observe(self, observation: Array) -> tuple[Tensor, Tensor]:
+        """This step's frame (B, ...), and which rows of it (B,) are not finite."""
+        frame = self._batch(observation, self.rows or 1, "observation")
+        dtype, shape = self._format or (frame.dtype, frame.shape[1:])
         same_kind = frame.dtype == dtype or (frame.is_floating_point() and dtype.is_floating_point)
         if frame.shape[1:] != shape or not same_kind:
             raise InputError(
                 f"observation: expected {dtype} of shape {tuple(shape)} like the goal, "
                 f"got {frame.dtype} {tuple(frame.shape[1:])}"
             )
-        reach = (self.model.history - 1) * self.model.action_block
-        if not self._frames:
-            self._frames = [frame] * reach
-            self._actions = [torch.zeros(len(frame), self._plans.shape[-1])] * reach
-        elif self._fresh.any():
-            keep = ~self._fresh
-            shape = (-1,) + (1,) * (frame.ndim - 1)
-            self._frames = [torch.where(keep.view(shape), old, frame) for old in self._frames]
-            self._actions = [torch.where(keep[:, None], old, 0.0) for old in self._actions]
-        self._frames = [*self._frames, frame][-reach - 1 :]
-        self._actions = self._actions[len(self._actions) - reach :]
+        blind = ~frame.isfinite().flatten(1).all(1).cpu() if frame.is_floating_point() else None
+        blind = torch.zeros(len(frame), dtype=torch.bool) if blind is None else blind
+        self._history.see(frame, blind)
+        return frame, blind
 
-    def _context(self, rows: Tensor) -> Any:
-        frames = torch.stack([frame[rows] for frame in self._frames[:: self.model.action_block]], dim=1)
-        empty = torch.zeros(len(rows), 0, self._plans.shape[-1])
-        actions = torch.stack([a[rows] for a in self._actions], dim=1) if self._actions else empty
-        return self.model.context(frames, actions)
+    def _did(self, actions: Tensor, blind: Tensor, like: Array) -> Array:
+        """Book the actions as executed, and hand them out in the kind of the observation."""
+        self._history.did(actions, blind)
+        out = (actions if self.rows is not None else actions[0]).clone()
+        return out if isinstance(like, Tensor) else out.numpy()
+
+    def _job(self, due: Tensor, committed: Tensor | None, begin: float) -> Job:
+        """A search for these rows, from the present on, that no longer needs this object's state."""
+        frames, actions = self._history.context(due)
+        goals = None if self._goals is None else self._goals[due.to(self._goals.device)]
+        past = self._history.past(due).clamp(self._limits.low, self._limits.high)
+        state, age = self._state, self._cursor[due].clone()
+
+        @torch.no_grad()
+        def job() -> tuple[Plan, PlanState]:
+            context = self.model.context(frames, actions)
+            cost = LatentCost(self.model, context, goals, self.cost, action_spec=self._spec, autocast=self.autocast)
+            start = self._fresh(cost.start_BD.device).take(due)
+            for steps in age.unique().tolist():
+                if steps >= 0:  # these rows continue an earlier plan
+                    rows = torch.nonzero(age == steps)[:, 0]
+                    start = start.put(rows, state.take(due[rows]).shift(steps, self.planner.warm_std))
+            start = replace(start, past=past.to(start.mean))
+            if self.prior is not None:
+                start = start.fuse(*self.prior(cost.start_BD, goals))
+            before = time.perf_counter() - begin
+            left = None if self.deadline_s is None else max(0.0, self.deadline_s - before)
+            plan, after = self.planner.plan(cost, start, left, committed=committed)
+            timings = {"context": before, **plan.timings, "total": time.perf_counter() - begin}
+            return replace(plan, timings=timings), after
+
+        return job
+
+    def _fresh(self, device: torch.device) -> PlanState:
+        """The state of all rows before any plan."""
+        if self._blank is None:
+            self._blank = self.planner.init(len(self._plans), self._spec, self._seeds, device)
+        return self._blank
+
+    def _install(self, due: Tensor, plan: Plan, state: PlanState, age: int = 0) -> None:
+        """Make a finished search these rows' plan, `age` steps after it began."""
+        self._state = (self._state or self._fresh(state.mean.device)).put(due, state)
+        self._plans[due] = plan.actions.cpu()
+        self._cursor[due] = age
+        self.last_plan = plan
+
+    def _without_plan(self, frame: Tensor, helpless: Tensor) -> Tensor:
+        """What the fallback does in these rows (mask): actions (b, A) within the limits."""
+        rows = torch.nonzero(helpless)[:, 0]
+        if self.fallback == "raise":
+            raise PlannerFailure(
+                f"rows {rows.tolist()} have no plan: no candidate had a finite cost, or the observation is not "
+                "finite; give MPC a fallback to act without one"
+            )
+        past = self._history.past(rows).clamp(self._limits.low, self._limits.high)
+        action = past[:, -1] if self.fallback == "hold" else torch.as_tensor(self.fallback(frame[rows])).to(past)
+        return self._limits.project(action[:, None, None], past)[:, 0, 0]
+
+    @torch.no_grad()
+    def _set_goals(self, goal: Goal, index: Tensor) -> None:
+        choices = goal if isinstance(goal, list | tuple) else [goal]
+        if not choices:
+            raise InputError("goal: an empty list")
+        goals = torch.stack([self._goal_latents(choice, len(index)) for choice in choices], dim=1)
+        if self._goals is None:
+            if len(index) != (self.rows or 1):
+                raise InputError("the first goal must be given for all rows")
+            self._goals = goals
+            return
+        most = max(goals.shape[1], self._goals.shape[1])
+        goals, kept = (g[:, torch.arange(most).clamp(max=g.shape[1] - 1)] for g in (goals, self._goals))
+        self._goals = kept.index_copy(0, index.to(kept.device), goals)
+
+    def _goal_latents(self, goal: Array | Latents, count: int) -> Tensor:
+        """(count, D)."""
+        if isinstance(goal, Latents):
+            latents = self._batch(goal.z, count, "goal").float()
+            latents = latents if self._goals is None else latents.to(self._goals.device)
+        else:
+            observation = self._batch(goal, count, "goal")
+            latents = self.model.encode(observation)
+            self._format = (observation.dtype, observation.shape[1:])
+        if latents.ndim != 2:
+            raise InputError(
+                f"goal: one axis too many, got latents of shape {tuple(latents.shape)} for {count} rows"
+            )
+        return latents
 
     def _batch(self, value: Array, rows: int, what: str) -> Tensor:
         tensor = value.clone() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))

@@ -1,66 +1,117 @@
-"""The one sampling loop: sample, project to bounds, score, update, stop. Algorithms say only how to update."""
+"""The one search loop: sample, project to the limits, score, update, stop. Algorithms say only what differs.
+
+A new algorithm is one class with `update`; a new way to draw candidates is a `proposals.Proposal`. The loop keeps
+the best candidates it has seen, ranks what is not finite last, and lets every row run as if it were alone.
+"""
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from planners.proposals import Coloured
-from planners.types import ActionSpec, Cost, InputError, Plan, PlanState
+from planners import mixing, noise
+from planners.clock import Clock
+from planners.errors import InputError
+from planners.limits import Limits
+from planners.population import Found, Population, Scored, Search
+from planners.proposals import Coloured, Proposal
+from planners.types import ActionSpec, Cost, Plan, PlanState, Terms
 
 
-class SamplingPlanner(ABC):
-    """Searches action sequences by sampling around a mean.
+@dataclass(frozen=True)
+class Problem:
+    """What one call of `Planner.plan` is about."""
+
+    cost: Cost
+    state: PlanState
+    committed: Tensor | None
+
+    def limited(self, actions_BSHA: Tensor) -> Tensor:
+        """The actions within the limits, beginning with what is committed."""
+        limits, past = self.state.limits, self.state.past
+        if self.committed is None:
+            return limits.project(actions_BSHA, past)
+        begin = self.committed.to(actions_BSHA)[:, None].expand(-1, actions_BSHA.shape[1], -1, -1)
+        count = begin.shape[2]
+        whole = torch.cat([begin, actions_BSHA[:, :, count:]], dim=2)
+        return torch.cat([begin, limits.project(whole, past)[:, :, count:]], dim=2)
+
+
+class Planner(ABC):
+    """Searches action sequences around a mean.
 
     Args:
         horizon: H, environment steps.
-        samples: S, candidates per iteration.
+        samples: S, candidates per iteration; schedule: of the first, second, ... iteration instead, the last
+            repeats.
         iterations: of a fresh search; warm_iterations: of one that continues an earlier plan (None: the same).
         init_std: of a fresh search, in units of the action spec's std; warm_std: of a continued one.
         min_std: floor of the std, as a share of the action range.
-        correlation: of the noise between neighbouring steps.
+        stop_std: a row whose std is everywhere below this share of its initial one stops; 0: none does.
+        correlation: of the noise between neighbouring steps; proposal: another way to draw candidates instead.
+        keep: best candidates of earlier iterations that take part in the update without being scored again.
+        carry: best candidates that the next plan tries again, shifted.
+        returns: `best` candidate seen, or the final `mean` (the best where the mean is not finite or not feasible).
+        compiled: run each iteration as one graph: a mode of torch.compile (`default`, `reduce-overhead` for CUDA
+            graphs). Needs a cost that can be traced; with a deadline it is not used.
     """
+
+    gradient = False  # whether `update` needs the gradients of the cost
 
     def __init__(
         self,
         *,
         horizon: int = 40,
         samples: int = 128,
+        schedule: Sequence[int] = (),
         iterations: int = 4,
         warm_iterations: int | None = 1,
         init_std: float = 1.0,
         warm_std: float = 1.0,
         min_std: float = 0.01,
+        stop_std: float = 0.0,
         correlation: float = 0.7,
+        proposal: Proposal | None = None,
+        keep: int = 0,
+        carry: int = 0,
+        returns: str = "best",
+        compiled: str | None = None,
     ) -> None:
-        if horizon < 1 or samples < 2 or iterations < 1 or (warm_iterations is not None and warm_iterations < 1):
+        least = 1 if self.gradient else 2
+        if horizon < 1 or min(samples, *schedule, samples) < least or min(iterations, warm_iterations or 1) < 1:
             raise InputError(
-                "a planner needs horizon >= 1, samples >= 2, iterations >= 1; "
-                f"got {horizon}, {samples}, {iterations}, warm_iterations {warm_iterations}"
+                f"a planner needs horizon >= 1, samples >= {least}, iterations >= 1; got {horizon}, "
+                f"{list(schedule) or samples}, {iterations}, warm_iterations {warm_iterations}"
             )
-        if not 0 <= correlation < 1:
-            raise InputError(f"correlation must be in [0, 1), got {correlation}")
-        self.horizon, self.samples, self.iterations = horizon, samples, iterations
+        if warm_iterations == 0 or returns not in ("best", "mean") or min(keep, carry) < 0:
+            raise InputError(
+                "a planner needs warm_iterations >= 1, returns best or mean, keep and carry >= 0; "
+                f"got {warm_iterations}, {returns}, {keep}, {carry}"
+            )
+        if compiled is not None and self.gradient:
+            raise InputError("a gradient planner cannot be compiled; compile the cost instead")
+        self.horizon, self.samples, self.schedule, self.iterations = horizon, samples, tuple(schedule), iterations
         self.warm_iterations = iterations if warm_iterations is None else warm_iterations
-        self.init_std, self.warm_std, self.min_std = init_std, warm_std, min_std
-        self.proposal = Coloured(correlation=correlation)
+        self.init_std, self.warm_std, self.min_std, self.stop_std = init_std, warm_std, min_std, stop_std
+        self.proposal = Coloured(correlation=correlation) if proposal is None else proposal
+        self.keep, self.carry, self.returns = keep, carry, returns
+        self._compiled = torch.compile(self._advance, fullgraph=True, mode=compiled) if compiled else None
 
     @abstractmethod
-    def update(self, mean: Tensor, std: Tensor, candidates: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
-        """Where to sample next.
+    def update(self, search: Search, population: Population) -> Search:
+        """Where to search next, given what the candidates cost."""
 
-        Args:
-            mean, std: (B, H, A), where `candidates` (B, S, H, A) were drawn.
-            costs: (B, S), +inf where a candidate must not count.
+    def population(self, iteration: int) -> int:
+        """Candidates of an iteration."""
+        return self.schedule[min(iteration, len(self.schedule) - 1)] if self.schedule else self.samples
 
-        Returns:
-            New mean and std (B, H, A).
-        """
+    def propose(self, search: Search, state: PlanState, key_B: Tensor, samples: int) -> Tensor:
+        """Candidates (B, S, H, A) of an iteration, before limits."""
+        return self.proposal.draw(search.mean, search.std, state.basis, key_B, samples)
 
     def init(
         self, rows: int, action_spec: ActionSpec, seeds: Sequence[int], device: torch.device | str = "cpu"
@@ -68,71 +119,167 @@ class SamplingPlanner(ABC):
         """A fresh state for `rows` independent rows, one seed each."""
         if len(seeds) != rows:
             raise InputError(f"one seed per row: {rows} rows, {len(seeds)} seeds")
-        low, high, std = (
-            torch.as_tensor(getattr(action_spec, name), dtype=torch.float32, device=device).reshape(-1)
-            for name in ("low", "high", "std")
+        limits = Limits.of(action_spec, device)
+        rest, spread = self.proposal.rest(limits), self.init_std * limits.std
+        mean = rest.expand(rows, self.horizon, -1)
+        return PlanState(
+            mean=mean,
+            std=spread.expand_as(mean),
+            kept=rest.expand(rows, self.carry, self.horizon, -1),
+            past=torch.zeros_like(rest).clamp(limits.low, limits.high).expand(rows, 2, -1),
+            seeds=torch.tensor([int(s) for s in seeds], dtype=torch.int64),
+            replans=torch.zeros(rows, dtype=torch.int64),
+            limits=limits,
+            rest=rest,
+            initial_std=spread,
+            basis=self.proposal.basis(self.horizon).to(device),
         )
-        mean = torch.zeros(rows, self.horizon, len(low), device=device).clamp(low, high)
-        spread = self.init_std * std
-        counter = torch.zeros(rows, dtype=torch.int64, device=device)
-        seeds = torch.tensor([int(s) for s in seeds], dtype=torch.int64, device=device)
-        return PlanState(mean, spread.expand_as(mean), spread, low, high, seeds, counter)
 
     @torch.no_grad()
-    def plan(self, cost: Cost, state: PlanState, deadline_s: float | None = None) -> tuple[Plan, PlanState]:
+    def plan(
+        self, cost: Cost, state: PlanState, deadline_s: float | None = None, *, committed: Tensor | None = None
+    ) -> tuple[Plan, PlanState]:
         """Search for the cheapest actions of every row.
 
         Args:
-            cost: (B, S, H, A) -> (B, S); see `types.Cost`.
+            cost: see `types.Cost`.
             state: from `init`, or from an earlier plan and `PlanState.shift`.
-            deadline_s: stop before an iteration that would end later than this; the first always runs.
+            deadline_s: stop in time, with the best found so far; the first few candidates are always scored. Makes
+                results depend on the machine.
+            committed: (B, n, A), actions already decided on, with which every candidate begins.
 
         Returns:
-            The best candidate seen, and the state a warm start shifts.
+            The plan, and the state a warm start shifts.
         """
-        begin = time.perf_counter()
-        rows, horizon, dim = state.mean.shape
+        clock = Clock(deadline_s, state.mean.device)
         budget = torch.where(state.replans > 0, self.warm_iterations, self.iterations)
-        mean, std, floor = state.mean, state.std, self.min_std * (state.high - state.low)
-        rest = torch.zeros_like(mean).clamp(state.low, state.high)
-        best, best_cost = mean, mean.new_full((rows,), torch.inf)
-        last, done = int(budget.max()), 0
-        for iteration in range(last):
-            elapsed = time.perf_counter() - begin
-            if deadline_s is not None and iteration and elapsed * (iteration + 1) / iteration > deadline_s:
+        running, scored = torch.ones_like(budget, dtype=torch.bool), []
+        problem, key_B = Problem(cost, state, committed), noise.keys(state.seeds, state.replans)
+        search, found = Search(state.mean.contiguous(), state.std.contiguous(), state.initial_std), None
+        for iteration in range(int(budget.max())):
+            active = running & (iteration < budget)
+            if not active.any() or not clock.room():
                 break
-            noise = self.proposal(state.seeds, state.replans, iteration, (self.samples, horizon, dim))
-            candidates = torch.addcmul(mean[:, None], std[:, None], noise)
-            candidates[:, 0] = mean
-            if iteration == 0:
-                candidates[:, 1] = rest  # doing nothing is how an agent stays at its goal
-            candidates.clamp_(state.low, state.high)  # last: a mean of bounded elites can round past a bound
-            costs = self._score(cost, candidates)
-            active = iteration < budget
-            cheapest = costs.argmin(1)
-            value = costs.gather(1, cheapest[:, None])[:, 0]
-            better = active & (value < best_cost)
-            best = torch.where(better[:, None, None], candidates[torch.arange(rows), cheapest], best)
-            best_cost = torch.where(better, value, best_cost)
-            new_mean, new_std = self.update(mean, std, candidates, costs)
-            usable = (active & value.isfinite())[:, None, None]
-            mean, std = torch.where(usable, new_mean, mean), torch.where(usable, new_std.maximum(floor), std)
-            done = iteration + 1
-        plan = Plan(
-            actions=best,
-            cost=best_cost,
-            std=std,
-            failed=~best_cost.isfinite(),
-            iterations=done,
-            evaluations=done * self.samples,
-            deadline_hit=done < last,
-            seconds=time.perf_counter() - begin,
-        )
-        return plan, replace(state, mean=mean, std=std, replans=state.replans + 1)
+            samples = self.population(iteration)
+            keys, mask = (x.to(state.mean.device) for x in (noise.keys(key_B, iteration), active))
+            if self._compiled and deadline_s is None:
+                search, found = self._compiled(problem, search, found, keys, mask, samples)
+                clock.lap("compiled")
+            else:
+                candidates = self._candidates(problem, search, found, keys, samples)
+                clock.lap("sample")
+                new = self._score(problem, candidates, clock)
+                clock.lap("cost")
+                if new is None or (self.gradient and found and new.values.shape[1] < samples):
+                    break  # a descent needs all its points
+                search, found = self._learn(problem, search, found, new, mask)
+                clock.lap("update")
+                samples = new.values.shape[1]
+            scored.append(samples)
+            if self.stop_std:
+                running &= ~self._converged(search, state)
+        if self.returns == "mean":
+            found = self._mean_first(problem, search, found)
+            scored[-1] += 1
+        plan = self._plan(problem, search, found, clock, scored, converged=~running)
+        kept = found.best.candidates[:, : self.carry]
+        return plan, replace(state, mean=search.mean, std=search.std, kept=kept, replans=state.replans + 1)
+
+    def _advance(
+        self, problem: Problem, search: Search, found: Found | None, keys: Tensor, active: Tensor, samples: int
+    ) -> tuple[Search, Found]:
+        """One iteration without a clock: what `compiled` compiles."""
+        new = self._call(problem, self._candidates(problem, search, found, keys, samples))
+        return self._learn(problem, search, found, new, active)
+
+    def _candidates(
+        self, problem: Problem, search: Search, found: Found | None, keys: Tensor, samples: int
+    ) -> Tensor:
+        """What to score: what is proposed, with the mean and, at first, rest and what was carried over in front."""
+        state = problem.state
+        drawn = self.propose(search, state, keys, samples)
+        if self.gradient and found is not None:
+            return problem.limited(drawn)
+        front = [self.proposal.centre(search.mean)[:, None]]
+        if found is None:  # doing nothing is how an agent stays at its goal
+            front.append(self.proposal.centre(state.rest.expand_as(search.mean))[:, None])
+            warm = (state.replans > 0).to(drawn.device)[:, None, None, None]
+            fresh = drawn[:, 2 : 2 + self.carry]
+            front.append(torch.where(warm, self.proposal.centre(state.kept[:, : fresh.shape[1]]), fresh))
+        front = torch.cat(front, dim=1)[:, :samples]
+        return problem.limited(torch.cat([front, drawn[:, front.shape[1] :]], dim=1))
+
+    def _score(self, problem: Problem, candidates: Tensor, clock: Clock) -> Scored | None:
+        """Score what the clock allows; None if that is nothing."""
+        parts = [self._call(problem, candidates[:, chunk]) for chunk in clock.chunks(candidates.shape[1])]
+        return Scored.join(parts) if parts else None
+
+    def _call(self, problem: Problem, candidates: Tensor) -> Scored:
+        with torch.set_grad_enabled(self.gradient):
+            if self.gradient:
+                candidates = candidates.detach().requires_grad_()
+            answer = problem.cost(candidates)
+            if isinstance(answer, Terms):
+                terms = replace(answer, values=answer.values.to(candidates.dtype))
+            else:
+                terms = Terms(answer[..., None].to(candidates.dtype), mixing.weighted_sum)
+            shape = tuple(terms.values.shape[:-1])
+            if shape != tuple(candidates.shape[:2]):
+                raise InputError(f"cost must return {tuple(candidates.shape[:2])} (B, S), got {shape}")
+            gradients = self._gradients(terms, candidates) if self.gradient else None
+        violation = None if terms.violation is None else terms.violation.detach()
+        return Scored(candidates.detach(), terms.values.detach(), violation, terms.mix, gradients)
 
     @staticmethod
-    def _score(cost: Cost, candidates: Tensor) -> Tensor:
-        costs = cost(candidates)
-        if costs.shape != candidates.shape[:2]:
-            raise InputError(f"cost must return {tuple(candidates.shape[:2])} (B, S), got {tuple(costs.shape)}")
-        return torch.where(costs.isfinite(), costs, torch.inf)
+    def _gradients(terms: Terms, candidates: Tensor) -> Tensor:
+        """Of the mixed cost; zero where that is not finite."""
+        mixed = terms.mix(terms.values, terms.values.isfinite().all(-1))
+        if terms.violation is not None:
+            mixed = mixed + terms.penalty * terms.violation
+        if not mixed.requires_grad:
+            raise InputError("a gradient planner needs a cost that can be differentiated by the actions")
+        (gradients,) = torch.autograd.grad(torch.where(mixed.isfinite(), mixed, 0).sum(), candidates)
+        return gradients.nan_to_num(0.0, 0.0, 0.0)
+
+    def _learn(
+        self, problem: Problem, search: Search, found: Found | None, new: Scored, active: Tensor
+    ) -> tuple[Search, Found]:
+        """Update the search and the best so far, in the active rows."""
+        everyone = new if found is None else Scored.join([replace(new, gradients=None), found.best])
+        costs, seen = everyone.costs(), new.candidates.shape[1] + self.keep
+        learnt = self.update(search, Population(everyone.candidates[:, :seen], costs[:, :seen], new.gradients))
+        best = Found.among(everyone, costs, max(1, self.keep, self.carry))
+        usable = (active & costs[:, :seen].isfinite().any(1))[:, None, None]
+        floor = self.min_std * (problem.state.limits.high - problem.state.limits.low)
+        mean = torch.where(usable, learnt.mean, search.mean)
+        std = torch.where(usable, learnt.std.maximum(floor), search.std)
+        return replace(learnt, mean=mean, std=std), best.where(active, found)
+
+    def _mean_first(self, problem: Problem, search: Search, found: Found) -> Found:
+        """The final mean before the best candidate, where it may be returned."""
+        mean = problem.limited(self.proposal.centre(search.mean)[:, None])
+        scored = Scored.join([replace(self._call(problem, mean), gradients=None), found.best])
+        first = torch.arange(found.best.values.shape[1], device=mean.device).expand(len(mean), -1)
+        final = Found(scored.pick(first), scored.costs()[:, 0])
+        return final.where(final.cost.isfinite() & (final.feasible | ~found.feasible), found)
+
+    def _converged(self, search: Search, state: PlanState) -> Tensor:
+        return (search.std < self.stop_std * state.initial_std).flatten(1).all(1).cpu()
+
+    def _plan(
+        self, problem: Problem, search: Search, found: Found, clock: Clock, scored: list[int], converged: Tensor
+    ) -> Plan:
+        failed = ~found.cost.isfinite()
+        start = problem.limited(self.proposal.centre(problem.state.mean)[:, None])[:, 0]
+        return Plan(
+            actions=torch.where(failed[:, None, None], start, found.best.candidates[:, 0]),
+            cost=found.cost,
+            std=search.std,
+            failed=failed,
+            feasible=found.feasible & ~failed,
+            converged=converged,
+            iterations=len(scored),
+            evaluations=sum(scored),
+            deadline_hit=clock.hit,
+            timings={**clock.seconds, "total": clock.elapsed()},
+        )

@@ -1,4 +1,4 @@
-"""The contracts of search. Axes: B rows, S candidates, H environment steps, A action, D latent.
+"""The contracts of search. Axes: B rows, S candidates, H environment steps, A action, D latent, K cost terms.
 
 Actions are in raw units everywhere; a candidate holds one action per environment step.
 """
@@ -12,20 +12,34 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-Cost = Callable[[Tensor], Tensor]
-"""Raw candidates (B, S, H, A) -> cost (B, S), lower is better. Not finite counts as infinitely bad."""
+from planners.errors import InputError
+from planners.limits import Limits
 
 
-class InputError(ValueError):
-    """Something given from outside cannot be used; the message says got, expected and what to do."""
+@dataclass(frozen=True)
+class Terms:
+    """A cost in parts. The search mixes them over the whole population of an iteration, kept elites included.
+
+    Attributes:
+        values: (B, S, K).
+        mix: (values (B, P, K), valid (B, P)) -> (B, P); see `mixing`.
+        violation: (B, S), how far a candidate breaks its constraints; zero where it keeps them. A candidate that
+            keeps them beats any that does not. None: there are no constraints.
+        penalty: weight of the violation in the objective that gradient planners descend.
+    """
+
+    values: Tensor
+    mix: Callable[[Tensor, Tensor], Tensor]
+    violation: Tensor | None = None
+    penalty: float = 1.0
 
 
-class PlannerFailure(RuntimeError):
-    """No candidate of a row had a finite cost."""
+Cost = Callable[[Tensor], "Tensor | Terms"]
+"""Raw candidates (B, S, H, A) -> cost (B, S) or `Terms`; lower is better, not finite counts as infinitely bad."""
 
 
 class ActionSpec(Protocol):
-    """Bounds and typical spread of an action in raw units; arrays or tensors of shape (A,)."""
+    """Bounds and typical spread of an action in raw units, shape (A,); `Limits` is one, and has more."""
 
     low: Any
     high: Any
@@ -50,6 +64,9 @@ class Dynamics(Protocol):
     def context(self, observations: Tensor, actions: Tensor) -> Any:
         """Observations (B, history, ...) and the actions ((history - 1) * block) between them -> context."""
 
+    def start(self, context: Any) -> Tensor:
+        """The latents (B, D) that imagination starts from."""
+
     def rollout(self, context: Any, actions_BSHA: Tensor) -> Tensor:
         """Imagined latents (B, S, H / block, D)."""
 
@@ -60,36 +77,67 @@ class PlanState:
 
     Attributes:
         mean, std: (B, H, A), where the next search starts.
-        initial_std: (A,), the spread of a fresh row; low, high: (A,) bounds.
-        seeds: (B,) int64, the randomness of each row.
-        replans: (B,) int64, how many plans each row has made.
+        kept: (B, K, H, A), candidates to try again; K may be zero.
+        past: (B, 2, A), the last two executed actions, which rate and acceleration limits refer to.
+        seeds, replans: (B,) int64 on the CPU: the randomness of each row, and how many plans it has made.
+        limits: bounds and more, as tensors; rest: (A,), the action of a row that does nothing.
+        initial_std: (A,), the spread of a fresh row; basis: (H, K), see `proposals.Proposal`.
     """
 
     mean: Tensor
     std: Tensor
-    initial_std: Tensor
-    low: Tensor
-    high: Tensor
+    kept: Tensor
+    past: Tensor
     seeds: Tensor
     replans: Tensor
+    limits: Limits
+    rest: Tensor
+    initial_std: Tensor
+    basis: Tensor
 
-    ROWS = ("mean", "std", "seeds", "replans")
+    ROWS = ("mean", "std", "kept", "past", "seeds", "replans")
 
     def shift(self, steps: int, warm_std: float = 1.0) -> PlanState:
-        """Warm start: drop the first `steps` actions, append zeros, and widen to `warm_std` of the initial std."""
-        tail = torch.zeros_like(self.mean[:, :steps]).clamp(self.low, self.high)
-        mean = torch.cat([self.mean[:, steps:], tail], dim=1)
-        return replace(self, mean=mean, std=(warm_std * self.initial_std).expand_as(mean))
+        """Warm start: drop the first `steps` actions, append rest, and widen to `warm_std` of the initial std."""
+
+        def later(actions: Tensor) -> Tensor:
+            tail = self.rest.expand_as(actions[..., :steps, :])
+            return torch.cat([actions[..., steps:, :], tail], dim=-2)
+
+        mean = later(self.mean)
+        std = (warm_std * self.initial_std).expand_as(mean)
+        return replace(self, mean=mean, std=std, kept=later(self.kept))
+
+    def fuse(self, mean_BHA: Tensor, std_BHA: Tensor, floor: float = 0.05) -> PlanState:
+        """Start from the product of this state's Gaussian and a prior's: each weighs as its precision.
+
+        PRISM (arXiv 2606.07974): 1/s^2 = 1/s_prior^2 + 1/s_plan^2, m = s^2 (m_prior/s_prior^2 + m_plan/s_plan^2).
+
+        Args:
+            mean_BHA, std_BHA: of the prior, raw units.
+            floor: least std of the prior, in units of the initial std.
+        """
+        mean_BHA, std_BHA = (x.to(self.mean) for x in (mean_BHA, std_BHA))
+        if mean_BHA.shape != self.mean.shape or std_BHA.shape != self.mean.shape:
+            raise InputError(
+                f"a prior gives mean and std of shape {tuple(self.mean.shape)} (B, H, A), "
+                f"got {tuple(mean_BHA.shape)} and {tuple(std_BHA.shape)}"
+            )
+        prior = std_BHA.maximum(floor * self.initial_std).square().reciprocal()
+        own = self.std.square().reciprocal()
+        mean = (prior * mean_BHA + own * self.mean) / (prior + own)
+        return replace(self, mean=mean, std=(prior + own).rsqrt())
 
     def take(self, rows: Tensor) -> PlanState:
         """The state of some rows (indices)."""
-        rows = rows.to(self.mean.device)
-        return replace(self, **{name: getattr(self, name)[rows] for name in self.ROWS})
+        return replace(self, **{name: (x := getattr(self, name))[rows.to(x.device)] for name in self.ROWS})
 
     def put(self, rows: Tensor, other: PlanState) -> PlanState:
         """This state with some rows (indices) replaced by those of `other`."""
-        rows = rows.to(self.mean.device)
-        new = {name: getattr(self, name).index_copy(0, rows, getattr(other, name)) for name in self.ROWS}
+        new = {
+            name: (x := getattr(self, name)).index_copy(0, rows.to(x.device), getattr(other, name))
+            for name in self.ROWS
+        }
         return replace(self, **new)
 
 
@@ -98,18 +146,34 @@ class Plan:
     """What a search found.
 
     Attributes:
-        actions: (B, H, A) raw, within bounds; cost: (B,), of exactly these actions.
+        actions: (B, H, A) raw, within all limits; cost: (B,), of exactly these actions.
         std: (B, H, A), the spread of the search when it stopped.
         failed: (B,) bool, rows without any finite candidate; their actions are the start of the search.
+        feasible: (B,) bool, whether the actions keep the constraints of the cost.
+        converged: (B,) bool, rows that stopped because their spread was small enough.
         iterations: done; evaluations: candidates scored per row; deadline_hit: whether time cut it short.
-        seconds: wall time of the whole search.
+        timings: seconds of each phase, and of the whole as `total`.
     """
 
     actions: Tensor
     cost: Tensor
     std: Tensor
     failed: Tensor
+    feasible: Tensor
+    converged: Tensor
     iterations: int
     evaluations: int
     deadline_hit: bool
-    seconds: float
+    timings: Mapping[str, float]
+
+    def action(self, step: float, *, interpolate: bool = False) -> Tensor:
+        """The plan as a function of time: the action (B, A) at `step` (environment steps, may be a fraction).
+
+        Args:
+            step: beyond the last action, the last action.
+            interpolate: linearly between two actions; else the action is held until the next.
+        """
+        last = self.actions.shape[1] - 1
+        first = min(int(step), last)
+        weight = min(step - first, 1.0) if interpolate else 0.0
+        return torch.lerp(self.actions[:, first], self.actions[:, min(first + 1, last)], weight)

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from lewm.models.layers import MLP, Attention
+from lewm.models.layers import MLP, Attention, Linear
 from lewm.registry import register
 from lewm.types import InputError
 
@@ -34,7 +34,7 @@ class ConvEncoder(nn.Module):
             layers += [nn.Conv2d(inside, outside, **shape), nn.GroupNorm(1, outside), nn.SiLU()]
         self.features = features
         self.net = nn.Sequential(
-            *layers, nn.Flatten(), nn.Linear(channels[-1] * (image_size // shrink) ** 2, features)
+            *layers, nn.Flatten(), Linear(channels[-1] * (image_size // shrink) ** 2, features)
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lewm.models.layers import Projector
-from lewm.models.predictors import Predictor
+from lewm.models.predictors import Observed, Predictor
 from lewm.registry import build
 from lewm.types import ActionSpec, InputError
 
@@ -51,18 +51,6 @@ SIZES: dict[str, WorldModelConfig] = {
         pixel_std=(0.229, 0.224, 0.225),
     ),
 }
-
-
-@dataclass(frozen=True)
-class Context:
-    """What imagination starts from: `z_BTD`, T = history, and the T - 1 normalised action blocks between."""
-
-    z_BTD: Tensor
-    past_BTE: Tensor
-
-    def __getitem__(self, rows: slice) -> Context:
-        """A context of some of the rows."""
-        return Context(self.z_BTD[rows], self.past_BTE[rows])
 
 
 class WorldModel(nn.Module):
@@ -106,7 +94,7 @@ class WorldModel(nn.Module):
 
     @property
     def history(self) -> int:
-        """Observed frames that imagination starts from."""
+        """Frames that matter: imagination starts from at most so many."""
         return self.predictor.history
 
     @property
@@ -142,23 +130,29 @@ class WorldModel(nn.Module):
         """Teacher-forced prediction: the latent one block after each frame, (B, T, D); raw actions."""
         return self.predictor(z_BTD, self._normalise(actions_BTKA))
 
-    def context(self, observations: Tensor, actions: Tensor) -> Context:
-        """Encode what was seen and done.
+    def context(self, observations: Tensor, actions: Tensor) -> Observed:
+        """Encode what was seen and done: what imagination starts from, once for all the rollouts of a search.
 
         Args:
-            observations: (B, history, h, w, C) uint8, the last frames at block stride, oldest first.
-            actions: (B, (history - 1) * K, A) raw, the actions executed between them.
+            observations: (B, T, h, w, C) uint8, the last 1 <= T <= history frames at block stride, oldest first.
+            actions: (B, (T - 1) * K, A) raw, the actions executed between them.
         """
-        expected = (observations.shape[0], (self.history - 1) * self.action_block, self.action_spec.dim)
-        if observations.ndim != 5 or observations.shape[1] != self.history or tuple(actions.shape) != expected:
+        rows, frames = observations.shape[:2]
+        expected = (rows, (frames - 1) * self.action_block, self.action_spec.dim)
+        if observations.ndim != 5 or not 1 <= frames <= self.history or tuple(actions.shape) != expected:
             raise InputError(
-                f"context needs {self.history} frames per row and actions of shape {expected}, "
-                f"got observations {tuple(observations.shape)} and actions {tuple(actions.shape)}"
+                f"context needs 1 to {self.history} frames per row and (frames - 1) * {self.action_block} actions "
+                f"of dimension {self.action_spec.dim} between them, got observations {tuple(observations.shape)} "
+                f"and actions {tuple(actions.shape)}"
             )
         blocks = rearrange(actions.to(self.device), "b (t k) a -> b t k a", k=self.action_block)
-        return Context(self.encode(observations), self._normalise(blocks))
+        return self.predictor.observe(self.encode(observations), self._normalise(blocks))
 
-    def rollout(self, context: Context, actions_BSHA: Tensor) -> Tensor:
+    def start(self, context: Any) -> Tensor:
+        """The latents (B, D) of the last observed frames, from which `rollout` goes on."""
+        return context.z_BTD[:, -1]
+
+    def rollout(self, context: Observed, actions_BSHA: Tensor) -> Tensor:
         """Imagine candidate futures: raw actions, one per environment step -> latents (B, S, H / K, D)."""
         horizon, dim = actions_BSHA.shape[-2:]
         if actions_BSHA.ndim != 4 or horizon % self.action_block or dim != self.action_spec.dim:
@@ -166,10 +160,10 @@ class WorldModel(nn.Module):
                 f"rollout needs a horizon that is a multiple of action_block {self.action_block} and actions of "
                 f"dimension {self.action_spec.dim}, got shape {tuple(actions_BSHA.shape)} (B, S, H, A)"
             )
-        if len(context.z_BTD) != len(actions_BSHA):
-            raise InputError(f"context has {len(context.z_BTD)} rows, the actions have {len(actions_BSHA)}")
+        if len(context) != len(actions_BSHA):
+            raise InputError(f"context has {len(context)} rows, the actions have {len(actions_BSHA)}")
         blocks = rearrange(actions_BSHA, "b s (l k) a -> b s l k a", k=self.action_block)
-        return self.predictor.rollout(context.z_BTD, context.past_BTE, self._normalise(blocks))
+        return self.predictor.rollout(context, self._normalise(blocks))
 
     def _encode(self, images: Tensor) -> Tensor:
         channels_first = images.permute(0, 3, 1, 2)  # a channels-last view: no copy

@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from planners import CEM, MPC, GoalDistance, InputError, PlannerFailure
+from planners import (
+    CEM,
+    ICEM,
+    MPC,
+    MPPI,
+    Adam,
+    Chain,
+    GoalDistance,
+    InputError,
+    Latents,
+    Limits,
+    PlannerFailure,
+    from_step,
+)
 
 SMALL = {"samples": 32, "iterations": 3, "elites": 6}
 
@@ -167,9 +180,9 @@ def test_takes_any_numpy_view(make_model, view):
     assert np.array_equal(agents[0].act(given), agents[1].act(plain))
 
 
-def failing_cost(z, goal):
+def failing_cost(imagined):
     """Goal distance; rows with a goal beyond 50 have no finite candidate."""
-    return torch.where(goal[:, :1] > 50, torch.nan, GoalDistance()(z, goal))
+    return torch.where(imagined.goals_BGD[:, 0, :1] > 50, torch.nan, GoalDistance()(imagined))
 
 
 def test_fallback_acts_for_failed_rows_only(point_dynamics):
@@ -260,8 +273,22 @@ def test_horizon_must_be_a_multiple_of_the_block(point_dynamics):
 
 
 def test_act_before_a_goal_is_an_error(point_dynamics):
-    with pytest.raises(InputError, match="no goal yet"):
+    with pytest.raises(InputError, match="goal"):
         MPC(point_dynamics(), planner=CEM(horizon=4, **SMALL)).act(torch.zeros(2))
+
+
+def test_no_goal_is_needed_for_a_cost_without_one(point_dynamics):
+    def cost(imagined):
+        assert imagined.goals_BGD is None
+        return (imagined.z_BSLD - 0.5).square().sum(-1).mean(-1)
+
+    agent = MPC(point_dynamics(), cost=cost, planner=CEM(horizon=4, **SMALL))
+    state = torch.zeros(2)
+    for _ in range(5):
+        state = state + agent.act(state)
+    assert (state - 0.5).abs().max() < 0.2
+    agent.reset()
+    assert agent.act(state).shape == (2,)
 
 
 def test_first_goal_is_for_all_rows(point_dynamics):
@@ -306,3 +333,306 @@ def test_number_of_rows_must_fit(point_dynamics, rows):
     for call in (agent.act, agent.reset):
         with pytest.raises(InputError, match=f"expected 3 rows, got shape \\({rows}, 2\\)"):
             call(torch.zeros(rows, 2))
+
+
+def test_a_goal_may_be_a_latent(make_model):
+    model, picture, goal = make_model(), images(1, 1)[0, 0], images(1, 2)[1, 0]
+    seen = MPC(model, goal, planner=CEM(horizon=4, **SMALL))
+    with torch.no_grad():
+        z = model.encode(torch.from_numpy(goal)[None])[0]
+    for latent in (z, z.numpy(), z.double().numpy()):
+        known = MPC(model, Latents(latent), planner=CEM(horizon=4, **SMALL))
+        assert np.array_equal(seen.act(picture), known.act(picture))
+        seen.reset()
+
+
+def test_any_goal_of_a_list_will_do(point_dynamics):
+    near, far = torch.tensor([1.0, 0.5]), torch.tensor([-30.0, 0.0])
+    agents = [
+        MPC(point_dynamics(), goal, planner=CEM(horizon=4, **SMALL))
+        for goal in (near, [far, near], [near, far], [Latents(near), far], [near, near, near])
+    ]
+    state = torch.zeros(2)
+    for _ in range(3):
+        actions = [agent.act(state) for agent in agents]
+        assert all(torch.equal(actions[0], action) for action in actions)
+        state = state + actions[0]
+    assert (state - near).abs().max() < 0.4
+
+
+def test_rows_may_have_goal_sets_of_different_sizes(point_dynamics):
+    """After resets with sets of other sizes every row acts as an agent of its own with its own set."""
+    start = torch.tensor([[5.0, 5.0], [0.0, 0.0], [-5.0, 0.0]])
+    sets = {1: torch.tensor([[0.5, 0.0]]), 2: torch.tensor([[-5.0, 0.5], [4.0, 4.0], [3.0, 3.0]])}
+    agent = MPC(point_dynamics(), start + 0.5, rows=3, planner=CEM(horizon=4, **SMALL))
+    for row, goals in sets.items():
+        agent.reset([goal[None] for goal in goals], rows=[row])
+    together = agent.act(start)
+    for row in range(3):
+        goals = list(sets[row]) if row in sets else start[row] + 0.5
+        alone = MPC(point_dynamics(), goals, seeds=[row], planner=CEM(horizon=4, **SMALL))
+        assert torch.equal(alone.act(start[row]), together[row])
+    agent.reset([goal[None] for goal in sets[1]], rows=[2])  # a smaller set again
+    alone = MPC(point_dynamics(), sets[1][0], seeds=[2], planner=CEM(horizon=4, **SMALL))
+    assert torch.equal(agent.act(start)[2], alone.act(start[2]))
+
+
+def test_one_row_may_be_given_a_latent_goal_of_double_precision(point_dynamics):
+    agent = MPC(point_dynamics(), torch.zeros(2, 2), rows=2, planner=CEM(horizon=4, **SMALL))
+    agent.reset(Latents(np.array([[1.0, 1.0]])), rows=[1])
+    actions = agent.act(torch.zeros(2, 2))
+    assert actions[0].abs().max() < 0.3 < actions[1].min()
+
+
+@pytest.mark.parametrize("goal", [[], [1.0, 2.0], torch.zeros(1, 1, 2)], ids=["empty", "numbers", "axes"])
+def test_other_goals_are_errors(point_dynamics, goal):
+    with pytest.raises(InputError, match="goal"):
+        MPC(point_dynamics(), goal)
+
+
+EVERY = {
+    "cem": CEM(horizon=6, **SMALL),
+    "icem": ICEM(horizon=6, **SMALL, warm_iterations=2),
+    "mppi": MPPI(horizon=6, samples=32),
+    "adam": Adam(horizon=6, samples=2, iterations=8, warm_iterations=4),
+    "chain": Chain(first=CEM(horizon=6, **SMALL)),
+}
+
+
+@pytest.mark.parametrize("planner", EVERY.values(), ids=EVERY.keys())
+def test_every_planner_reaches_the_goal(point_dynamics, planner):
+    start, goal = torch.tensor([[0.0, 0.0], [3.0, 2.0]]), torch.tensor([[3.0, -2.0], [-1.0, 1.0]])
+    agent = MPC(point_dynamics(), rows=2, planner=planner, replan_every=2)
+    positions, _ = walk(agent, start, goal, 14)
+    assert (positions[-1] - goal).norm(dim=-1).max() < 0.5
+
+
+def nan_frame(frame, *rows):
+    frame = frame.clone()
+    for row in rows:
+        frame[row, 0] = torch.nan
+    return frame
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_plan_goes_on_through_a_bad_observation(point_dynamics, value):
+    agent = MPC(point_dynamics(), torch.ones(2), planner=CEM(horizon=8, **SMALL), replan_every=3)
+    agent.act(torch.zeros(2))
+    for step in (1, 2):
+        action = agent.act(torch.tensor([value, 0.0]))
+        assert torch.equal(action, agent.last_plan.actions[0, step])
+    with pytest.raises(PlannerFailure, match=r"\[0\]"):  # a plan is due, and there is nothing to plan from
+        agent.act(torch.tensor([value, 0.0]))
+    assert agent.act(torch.zeros(2)).isfinite().all()
+
+
+@pytest.mark.parametrize("replan_every", [1, 3, 4])
+def test_fallback_acts_when_a_plan_is_due_and_the_observation_is_bad(point_dynamics, replan_every):
+    """Row 1 is blind from step 1 to 5; row 0 must not notice. A plan may be used up to its last action."""
+    options = {"rows": 2, "planner": CEM(horizon=4, **SMALL), "replan_every": replan_every}
+    agent = MPC(point_dynamics(), torch.ones(2, 2), fallback="hold", **options)
+    calm = MPC(point_dynamics(), torch.ones(2, 2), **options)
+    last = None
+    for t in range(9):
+        frame = torch.full((2, 2), 0.1 * t)
+        blind = 1 <= t <= 5
+        actions = agent.act(nan_frame(frame, 1) if blind else frame)
+        assert torch.equal(actions[0], calm.act(frame)[0])
+        assert actions.isfinite().all()
+        if blind and t >= replan_every:
+            assert torch.equal(actions[1], last)  # held
+        last = actions[1].clone()
+
+
+def test_history_repeats_the_last_good_frame(point_dynamics):
+    dynamics = point_dynamics(history=3, action_block=1)
+    agent = MPC(
+        dynamics, torch.ones(2, 2), rows=2, planner=CEM(horizon=4, **SMALL), replan_every=1, fallback="hold"
+    )
+    for t in range(6):
+        frame = torch.tensor([[float(t), 0.0], [10.0 + t, 0.0]])
+        agent.act(nan_frame(frame, 1) if t in (3, 4) else frame)
+        assert dynamics.contexts[-1][0].isfinite().all()
+    seen = dynamics.contexts[-1][0]
+    assert seen[0, :, 0].tolist() == [3.0, 4.0, 5.0]
+    assert seen[1, :, 0].tolist() == [12.0, 12.0, 15.0]
+
+
+def test_hold_repeats_the_last_action_and_starts_at_rest(point_dynamics):
+    goals = torch.tensor([[1.0, 1.0], [99.0, 0.0]])
+    agent = MPC(
+        point_dynamics(), goals, rows=2, cost=failing_cost, planner=CEM(horizon=4, **SMALL), fallback="hold"
+    )
+    assert agent.act(torch.zeros(2, 2))[1].tolist() == [0.0, 0.0]
+    agent.reset(torch.tensor([[1.0, -1.0]]), rows=[1])
+    last = agent.act(torch.zeros(2, 2))[1]
+    assert last.abs().min() > 0.1
+    agent._goals[1] = 99.0
+    for _ in range(3):
+        assert torch.equal(agent.act(torch.zeros(2, 2))[1], last)
+
+
+def test_fallback_of_another_kind_is_an_error(point_dynamics):
+    with pytest.raises(InputError, match="fallback"):
+        MPC(point_dynamics(), fallback="pray")
+
+
+LIMITED = {
+    "rate": Limits(low=[-1.0, -1.0], high=[1.0, 1.0], rate=[0.2, 0.1]),
+    "acceleration": Limits(low=[-1.0, -0.5], high=[1.0, 1.0], acceleration=[0.1, 0.2]),
+    "both": Limits(low=[-1.0, -1.0], high=[1.0, 0.8], rate=[0.3, 0.2], acceleration=[0.1, 0.1]),
+}
+
+
+def assert_executed_within(limits, actions):
+    """Every action that was executed, from rest on."""
+    done = torch.cat([torch.zeros(2, *actions[0].shape), torch.stack(actions)])
+    low, high = torch.tensor(limits.low), torch.tensor(limits.high)
+    assert (done >= low).all()
+    assert (done <= high).all()
+    for most, change in ((limits.rate, done.diff(dim=0)), (limits.acceleration, done.diff(n=2, dim=0))):
+        if most is not None:
+            excess = (change.abs() - torch.tensor(most)).amax()
+            assert excess < 1e-5 * 2
+
+
+@pytest.mark.parametrize("limits", LIMITED.values(), ids=LIMITED.keys())
+@pytest.mark.parametrize("planner", EVERY.values(), ids=EVERY.keys())
+def test_limits_hold_over_everything_that_is_executed(point_dynamics, limits, planner):
+    """Through replans, a goal on the other side, failures and blindness."""
+    rows, wild = 2, torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    agent = MPC(
+        point_dynamics(speed=5.0),
+        wild * 9,
+        rows=rows,
+        planner=planner,
+        replan_every=2,
+        limits=limits,
+        fallback=lambda seen: 9.0 * torch.ones(len(seen), 2),
+        cost=failing_cost,
+    )
+    actions = []
+    for t in range(18):
+        if t == 5:
+            agent._goals = -agent._goals  # the same episode, another goal
+        if t == 9:
+            agent._goals[1] = 99.0  # row 1 fails
+        if t == 12:
+            agent._goals[1] = -9.0
+        frame = torch.full((rows, 2), 0.1 * t)
+        actions.append(agent.act(nan_frame(frame, 0) if 7 <= t <= 10 else frame))
+    assert_executed_within(limits, actions)
+    assert torch.stack(actions).abs().max() > 0.5  # they do go somewhere
+
+
+@pytest.mark.parametrize("limits", LIMITED.values(), ids=LIMITED.keys())
+def test_limits_hold_when_a_row_was_blind_from_the_start(point_dynamics, limits):
+    agent = MPC(
+        point_dynamics(),
+        torch.tensor([-9.0, -9.0]),
+        planner=EVERY["cem"],
+        limits=limits,
+        fallback=lambda seen: torch.ones(1, 2),
+    )
+    actions = [agent.act(torch.full((2,), torch.nan if t < 4 else 0.0)) for t in range(12)]
+    assert_executed_within(limits, actions)
+
+
+@pytest.mark.parametrize("limits", LIMITED.values(), ids=LIMITED.keys())
+def test_limits_and_history_go_on_with_another_goal(point_dynamics, limits):
+    """The motors still have the speed they had, and the plan is made anew at once."""
+    agent = MPC(point_dynamics(), torch.tensor([9.0, 9.0]), planner=EVERY["cem"], limits=limits)
+    actions = [agent.act(torch.zeros(2)) for _ in range(6)]
+    before = agent.last_plan
+    agent.set_goal(torch.tensor([-9.0, -9.0]))
+    actions.append(agent.act(torch.zeros(2)))
+    assert agent.last_plan is not before
+    actions += [agent.act(torch.zeros(2)) for _ in range(5)]
+    assert_executed_within(limits, actions)
+
+
+def test_a_reset_begins_at_rest_as_a_new_agent_does(point_dynamics):
+    options = {"planner": EVERY["cem"], "limits": LIMITED["both"]}
+    agent, new = (MPC(point_dynamics(), torch.tensor([9.0, 9.0]), **options) for _ in range(2))
+    for _ in range(6):
+        agent.act(torch.zeros(2))
+    agent.reset()
+    for _ in range(6):
+        assert torch.equal(agent.act(torch.zeros(2)), new.act(torch.zeros(2)))
+
+
+def test_a_prior_starts_every_search(point_dynamics):
+    """A sure prior decides a search that has no time to move away from it."""
+    asked = []
+
+    def prior(start, goals):
+        asked.append((start.clone(), goals))
+        towards = (goals[:, 0] - start).clamp(-0.5, 0.5)
+        return towards[:, None].expand(-1, 4, -1), torch.full((len(start), 4, 2), 1e-3)
+
+    planner = CEM(horizon=4, samples=2, elites=1, iterations=1)  # the mean, and doing nothing
+    agent = MPC(point_dynamics(), torch.tensor([[4.0, -4.0], [1.0, 0.0]]), rows=2, planner=planner, prior=prior)
+    assert torch.allclose(agent.act(torch.zeros(2, 2)), torch.tensor([[0.5, -0.5], [0.5, 0.0]]), atol=0.01)
+    agent.act(torch.ones(2, 2))
+    assert [start.tolist() for start, _ in asked] == [[[0.0, 0.0]] * 2, [[1.0, 1.0]] * 2]
+    assert asked[0][1].shape == (2, 1, 2)
+    without = MPC(point_dynamics(), torch.tensor([4.0, -4.0]), planner=planner)
+    assert without.act(torch.zeros(2)).tolist() == [0.0, 0.0]
+
+
+def test_a_prior_of_another_shape_is_an_error(point_dynamics):
+    agent = MPC(
+        point_dynamics(),
+        torch.ones(2),
+        planner=CEM(horizon=4, **SMALL),
+        prior=lambda start, goals: (torch.zeros(1, 3, 2), torch.ones(1, 3, 2)),
+    )
+    with pytest.raises(InputError, match=r"\(1, 4, 2\)"):
+        agent.act(torch.zeros(2))
+
+
+def test_deadline_is_that_of_the_whole_plan(point_dynamics, fake_clock):
+    """Encoding takes 3 of 10 seconds, a candidate half a second: 14 more fit, but the first chunk is 16."""
+
+    class Slow(point_dynamics):
+        def context(self, observations, actions):
+            fake_clock[0] += 3.0
+            return super().context(observations, actions)
+
+        def rollout(self, context, actions_BSHA):
+            fake_clock[0] += 0.5 * actions_BSHA.shape[1]
+            return super().rollout(context, actions_BSHA)
+
+    for deadline, most in ((10.0, 11.0), (20.0, 20.0), (30.0, 30.0)):
+        agent = MPC(Slow(), torch.ones(2), planner=CEM(horizon=4, samples=64, iterations=5), deadline_s=deadline)
+        before = fake_clock[0]
+        agent.act(torch.zeros(2))
+        assert agent.last_plan.deadline_hit
+        assert agent.last_plan.evaluations >= 16
+        assert fake_clock[0] - before <= most
+        assert agent.last_plan.timings["context"] == 3.0
+        assert agent.last_plan.timings["total"] == fake_clock[0] - before
+
+
+def test_timings_name_the_phases(point_dynamics):
+    agent = MPC(point_dynamics(), torch.ones(2), planner=CEM(horizon=4, **SMALL))
+    agent.act(torch.zeros(2))
+    timings = agent.last_plan.timings
+    assert set(timings) == {"context", "sample", "cost", "update", "total"}
+    assert 0 < sum(timings.values()) - timings["total"] <= timings["total"]
+
+
+def test_warm_starts_continue_the_plan_of_the_row(point_dynamics):
+    """Flat costs never move the mean of a search of few candidates: the second plan is the first one, shifted."""
+    wish = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]).view(1, 6, 1)
+    priors = [(wish, torch.full((1, 6, 1), 1e-9)), (0 * wish, torch.full((1, 6, 1), 1e9))]
+    dynamics = from_step(lambda state, action: state + action, Limits(low=[-1.0], high=[1.0], std=[1e-4]))
+    agent = MPC(
+        dynamics,
+        cost=lambda imagined: -imagined.actions_BSHA[:, :, :2].square().sum((-1, -2)),
+        planner=CEM(horizon=6, samples=8, elites=1, iterations=1),
+        replan_every=2,
+        prior=lambda start, goals: priors.pop(0),
+    )
+    got = [agent.act(torch.zeros(1)).item() for _ in range(4)]
+    np.testing.assert_allclose(got, [0.9, 0.8, 0.7, 0.6], atol=0.01)

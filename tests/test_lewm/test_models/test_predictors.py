@@ -1,9 +1,11 @@
-"""Predictors: causality, rollouts against plain iteration, AdaLN-zero."""
+"""Predictors: causality, rollouts against single predictions, AdaLN-zero. The fast rollout: test_adaln.py."""
 
 import pytest
 import torch
 
-from lewm.models import AdaLNTransformer, Predictor, ResidualMLP
+from lewm.models import AdaLNTransformer, ResidualMLP
+from lewm.models.predictors import Observed
+from lewm.types import InputError
 
 D, E = 6, 4
 NAMES = ["residual_mlp", "adaln_transformer"]
@@ -50,32 +52,34 @@ def test_fast_rollout_of_the_mlp_equals_the_plain_one_in_value_and_gradient():
     inputs = problem(predictor)
     weights = torch.randn(2, 3, 4, D, dtype=torch.float64)
     results = []
-    for rollout in (predictor.rollout, lambda *given: Predictor.rollout(predictor, *given)):
-        latents = rollout(*inputs)
+    for rollout in (predictor.rollout, predictor.plain_rollout):
+        latents = rollout(predictor.observe(*inputs[:2]), inputs[2])
         wanted = (inputs[0], inputs[2], *predictor.parameters())
         results.append((latents, *torch.autograd.grad((latents * weights).sum(), wanted)))
     for fast, plain in zip(*results, strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "seen"), [("residual_mlp", 1), *(("adaln_transformer", n) for n in (1, 2, 3))])
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_rollout_equals_single_predictions(name, steps):
+def test_rollouts_equal_single_predictions(name, seen, steps):
+    """The window grows from the observed frames to `history`, then slides."""
     predictor = make(name)
-    z, past, future = (tensor.detach() for tensor in problem(predictor, steps=steps))
-    imagined = predictor.rollout(z, past, future)
+    z, past, future = problem(predictor, steps=steps)
+    z, past = z[:, :seen], past[:, : seen - 1]
+    observed = predictor.observe(z, past)
+    imagined = predictor.rollout(observed, future)
     assert imagined.shape == (2, 3, steps, D)
-    window = predictor.history
+    torch.testing.assert_close(imagined, predictor.plain_rollout(observed, future), rtol=1e-10, atol=1e-10)
     for row in range(2):
         for sample in range(3):
             latents = list(z[row])
             actions = [*past[row], *future[row, sample]]
-            for step in range(steps):
-                recent = torch.stack(latents[-window:])[None]
-                between = torch.stack(actions[step : step + window])[None]
+            for _ in range(steps):
+                recent = torch.stack(latents[-predictor.history :])[None]
+                between = torch.stack(actions[: len(latents)][-predictor.history :])[None]
                 latents.append(predictor(recent, between)[0, -1])
-            expected = torch.stack(latents[window:])
-            torch.testing.assert_close(imagined[row, sample], expected, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(imagined[row, sample], torch.stack(latents[seen:]), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,7 +88,8 @@ def test_rollout_of_one_candidate_depends_on_no_other(name):
     z, past, future = (tensor.detach() for tensor in problem(predictor))
     changed = future.clone()
     changed[:, 1:] += 1
-    before, after = predictor.rollout(z, past, future), predictor.rollout(z, past, changed)
+    observed = predictor.observe(z, past)
+    before, after = predictor.rollout(observed, future), predictor.rollout(observed, changed)
     torch.testing.assert_close(before[:, 0], after[:, 0], rtol=1e-12, atol=1e-12)
     assert (before[:, 1:] - after[:, 1:]).abs().amax((-1, -2)).min() > 1e-4
 
@@ -130,3 +135,24 @@ def test_dropout_is_active_in_training_only():
     predictor.train()
     predictor.projector.eval()  # BatchNorm is not what is tested
     assert not torch.equal(predictor(z, actions), predictor(z, actions))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_of_what_was_observed(name):
+    predictor = make(name)
+    z, past, future = (tensor.detach() for tensor in problem(predictor, rows=4))
+    observed = predictor.observe(z, past)
+    part = observed[1:3]
+    assert isinstance(part, Observed)
+    assert type(part) is type(observed)
+    assert (len(observed), len(part)) == (4, 2)
+    assert torch.equal(part.z_BTD, z[1:3])
+    assert torch.equal(part.past_BTE, past[1:3])
+    whole = predictor.rollout(observed, future)
+    torch.testing.assert_close(predictor.rollout(part, future[1:3]), whole[1:3], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("frames", "blocks"), [(0, 0), (4, 3), (2, 2), (2, 0)])
+def test_observing_too_little_or_too_much_is_an_error(frames, blocks):
+    with pytest.raises(InputError, match=rf"1 to 3 frames .* got {frames} frames and {blocks} blocks"):
+        make("adaln_transformer").observe(torch.zeros(1, frames, D), torch.zeros(1, blocks, E))

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lewm.models import SIZES, Context, WorldModel, WorldModelConfig
+from lewm.models import SIZES, WorldModel, WorldModelConfig
+from lewm.models.predictors import Observed
 from lewm.types import ActionSpec, InputError
 
 SPEC = ActionSpec([-1, -2], [1, 2], [0.25, -0.5], [0.5, 2.0])
@@ -116,12 +117,23 @@ def test_raw_actions_reach_the_predictor_z_scored(predictor):
     with torch.no_grad():
         context = model.context(frames, past)
         assert torch.equal(context.z_BTD, model.encode(frames))
+        assert torch.equal(model.start(context), model.encode(frames[:, -1]))
         torch.testing.assert_close(context.past_BTE, z_scored(past))
-        by_hand = model.predictor.rollout(model.encode(frames), z_scored(past), z_scored(future))
+        by_hand = model.predictor.plain_rollout(Observed(model.encode(frames), z_scored(past)), z_scored(future))
         torch.testing.assert_close(model.rollout(context, future), by_hand)
         raw = torch.randn(3, model.history, 2, 2)
         z = torch.randn(3, model.history, 8)
         torch.testing.assert_close(model.predict(z, raw), model.predictor(z, z_scored(raw.flatten(1, 2))))
+
+
+def test_context_may_hold_fewer_frames_than_the_window():
+    model = tiny(predictor=ADALN)
+    frames, past, future = images(2, 2), torch.randn(2, 2, 2), torch.randn(2, 3, 8, 2)
+    with torch.no_grad():
+        context = model.context(frames, past)
+        assert context.z_BTD.shape == (2, 2, 8)
+        plain = model.predictor.plain_rollout(context, z_scored(future))
+        torch.testing.assert_close(model.rollout(context, future), plain)
 
 
 def test_context_of_some_rows_is_the_context_of_these_rows():
@@ -131,7 +143,7 @@ def test_context_of_some_rows_is_the_context_of_these_rows():
         whole = model.context(frames, past)
         part = whole[1:3]
         alone = model.context(frames[1:3], past[1:3])
-        assert isinstance(part, Context)
+        assert isinstance(part, Observed)
         assert torch.equal(part.z_BTD, alone.z_BTD)
         assert torch.equal(part.past_BTE, alone.past_BTE)
         torch.testing.assert_close(model.rollout(part, future[1:3]), model.rollout(whole, future)[1:3])
@@ -141,6 +153,8 @@ def test_context_of_some_rows_is_the_context_of_these_rows():
     ("frames", "actions"),
     [
         ((2, 2, 16, 16, 3), (2, 4, 2)),
+        ((2, 4, 16, 16, 3), (2, 6, 2)),
+        ((2, 0, 16, 16, 3), (2, 0, 2)),
         ((2, 16, 16, 3), (2, 4, 2)),
         ((2, 3, 16, 16, 3), (2, 3, 2)),
         ((2, 3, 16, 16, 3), (2, 2, 2, 2)),
@@ -149,7 +163,7 @@ def test_context_of_some_rows_is_the_context_of_these_rows():
     ],
 )
 def test_context_of_another_shape_is_an_error(frames, actions):
-    with pytest.raises(InputError, match=r"3 frames per row and actions of shape \(2, 4, 2\)"):
+    with pytest.raises(InputError, match=r"1 to 3 frames per row and \(frames - 1\) \* 2 actions of dimension 2"):
         tiny(predictor=ADALN).context(torch.zeros(frames, dtype=torch.uint8), torch.zeros(actions))
 
 

@@ -1,0 +1,1 @@
+"""Other toolkits, measured side by side."""
