@@ -144,13 +144,15 @@ def _yaml(verb: str) -> str:
 
 
 def _compose(verb: str, overrides: Sequence[str]) -> DictConfig:
-    with initialize_config_module("configs", version_base="1.3"):
-        try:
+    hydra = GlobalHydra.instance()
+    outer, hydra.hydra = hydra.hydra, None  # a verb that calls others composes inside Hydra's own run
+    try:
+        with initialize_config_module("configs", version_base="1.3"):
             return hydra_compose(verb, overrides=list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(" ".join(str(error).split())) from None
-        finally:
-            GlobalHydra.instance().clear()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(" ".join(str(error).split())) from None
+    finally:
+        hydra.hydra = outer
 
 
 def _check_key(verb: str, override: str, known: list[str], options: Mapping[str, str]) -> None:

@@ -50,3 +50,15 @@ def test_types_are_checked_against_the_defaults():
         config.compose("collect", ["out=x", "env.door=left"])
     with pytest.raises(InputError, match="'floors' must be like"):
         config.compose("evaluate", ["run=x", "floors=random"])
+
+
+def test_a_verb_may_compose_another_inside_its_own_hydra_run(lewm, tmp_path, monkeypatch):
+    """As the benchmarks do, which collect and train."""
+    from experiments import collect
+
+    seen = []
+    monkeypatch.setattr(
+        collect, "collect", lambda _: seen.append(config.compose("collect", ["out=other", "seed=3"])["out"])
+    )
+    assert lewm("collect", f"out={tmp_path}/data")[0] == 0
+    assert seen == ["other"]
