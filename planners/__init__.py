@@ -17,14 +17,15 @@ With dynamics and a cost of your own, in torch (`examples/plan_your_own_dynamics
     agent = planners.MPC(
         planners.from_step(step, limits), cost=cost, planner=planners.MPPI(horizon=30), deadline_s=0.02
     )
-    torque = agent.act(state)                                 # numpy or torch in, the same out; within the limits
+    torque = agent.act(np.array([1.0]))                       # numpy or torch in, the same out; within the limits
 
 `BackgroundMPC(..., dt=0.05)` is the same and never makes the loop wait. A cost without dynamics, once:
 
     planner = planners.CEM(horizon=20)
     state = planner.init(rows=1, action_spec=limits, seeds=[0])
     plan, state = planner.plan(lambda actions_BSHA: actions_BSHA.square().sum((-1, -2)), state)
-    plan.actions, plan.cost, plan.failed, plan.timings        # and state.shift(n) to continue n steps later
+    plan.actions, plan.cost, plan.failed, plan.timings
+    state = state.shift(3, executed=plan.actions[:, :3])      # to plan on three steps later
 
 Planners: CEM, ICEM, CategoricalCEM, MPPI, PredictiveSampling, Adam, LBFGS, and Chain of two. Each is the one loop
 of `planners.search` and an `update`. Horizons count environment steps; costs are minimised; `std` is a standard

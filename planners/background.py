@@ -7,13 +7,24 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from planners.errors import InputError
 from planners.mpc import MPC, Array
 from planners.types import Plan, PlanState
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A search under way: for which rows, and whether its goal still holds."""
+
+    future: Future[tuple[Plan, PlanState]]
+    rows: Tensor
+    wanted: bool = True
 
 
 class BackgroundMPC(MPC):
@@ -27,9 +38,8 @@ class BackgroundMPC(MPC):
         plan A    a0   a1   a2   a3                      search for B starts at 2 and takes less than two steps
         plan B              a2   a3   b2   b3 ...        enters at 4: nothing jumps
 
-    Only the first plan of an episode is waited for. All rows share one clock. A search that fails leaves the
-    running plan in place; where a plan ends before the next arrives, the fallback acts. Results depend on the
-    machine.
+    Only a first plan, when no row has one yet, is waited for. A row whose search fails keeps its plan; where a plan
+    ends before the next arrives, and for a row that has none, the fallback acts. Results depend on the machine.
 
     Args:
         dt: seconds per environment step; clock: seconds, for `command`.
@@ -41,55 +51,69 @@ class BackgroundMPC(MPC):
     def __init__(
         self, *arguments: Any, dt: float, clock: Callable[[], float] = time.monotonic, **options: Any
     ) -> None:
+        if dt <= 0:
+            raise InputError(f"dt must be positive (seconds per environment step), got {dt}")
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner")
-        self._running: Future[tuple[Plan, PlanState]] | None = None
+        self._running: _Running | None = None
+        self._hurry = False  # the next search need not wait for its turn
         self._since = 0  # steps since the running search began
         self._took: deque[float] = deque(maxlen=self.RECENT)
-        self._clock, self._stamp, self.dt = clock, 0.0, dt
+        self._clock, self.dt = clock, dt
+        self._now: tuple[float, Tensor, Tensor] | None = None  # when, this step's actions, the next step's
         super().__init__(*arguments, **options)
 
     def reset(self, goal: Any = None, rows: Any = None) -> None:
-        """See `MPC.reset`; all rows then wait for a first plan again."""
+        """See `MPC.reset`. Waits for the running search; rows without a plan then wait for one, or fall back."""
         self._abandon()
+        self._now = None
         super().reset(goal, rows)
 
     def set_goal(self, goal: Any, rows: Any = None) -> None:
-        """See `MPC.set_goal`; all rows then wait for a plan."""
-        self._abandon()
-        super().set_goal(goal, rows)
+        """Another goal on the run: a search for it starts at the next step; the running plan goes on meanwhile."""
+        self._set_goals(goal, self._index(rows))
+        self._hurry = True
+        self._running = self._running and replace(self._running, wanted=False)
 
     @torch.no_grad()
     def act(self, observation: Array) -> Array:
         """See `MPC.act`."""
-        self._stamp = self._clock()
-        everyone = torch.arange(len(self._plans))
-        self._arrive(everyone)
-        if (self._cursor < 0).any():
-            self._abandon()
-            self._cursor[:] = -1
-            action = super().act(observation)
-            if self.last_plan is not None:
-                self._took.append(self.last_plan.timings["total"])
+        stamp = self._clock()
+        self._arrive()
+        if (self._cursor < 0).all():
+            action = self._wait_for_first(observation)
+            self._publish(stamp)
             return action
         frame, blind = self._observe(observation)
-        if self._running is None and int(self._cursor[0]) >= self.replan_every and not blind.any():
-            self._start(everyone)
-        stale = self._cursor >= self.planner.horizon
-        actions = self._plans[everyone, self._cursor.clamp(max=self.planner.horizon - 1)]
-        if stale.any():
-            actions[stale] = self._without_plan(frame, stale)
-        past = self._history.past(everyone).clamp(self._limits.low, self._limits.high)
-        actions = self._limits.project(actions[:, None, None], past)[:, 0, 0]  # a late plan may jump
-        self._cursor += 1
+        waiting = self._cursor < 0
+        due = self._hurry or waiting.any() or self._cursor.max() >= self.replan_every
+        if self._running is None and due and not blind.all():
+            self._start(torch.nonzero(~blind)[:, 0])
+        actions = self._planned(self._cursor)
+        helpless = waiting | (self._cursor >= self.planner.horizon)
+        if helpless.any():
+            actions[helpless] = self._without_plan(frame, helpless)
+        everyone = torch.arange(len(actions))
+        actions = self._limits.project(actions[:, None, None], self._past(everyone))[
+            :, 0, 0
+        ]  # a late plan may jump
+        self._cursor[~waiting] += 1
         self._since += 1
-        return self._did(actions, blind, observation)
+        action = self._did(actions, blind, observation)
+        self._publish(stamp)
+        return action
 
     def command(self, *, interpolate: bool = True) -> Tensor:
-        """The running plan's action (rows, A) at this moment, for control loops faster than the camera."""
-        if self.last_plan is None or (self._cursor < 0).any():
+        """The action (A,) or (rows, A) at this moment, for control loops faster than the camera; from any thread.
+
+        Between two calls of `act`, from the executed action to the one planned next, which is then held.
+        """
+        now = self._now  # one object: never half of an old and half of a new step
+        if now is None:
             raise RuntimeError("no plan yet: call act once before command")
-        step = float(self._cursor[0]) - 1 + (self._clock() - self._stamp) / self.dt
-        return self.last_plan.action(step, interpolate=interpolate)
+        stamp, current, following = now
+        share = min(max((self._clock() - stamp) / self.dt, 0.0), 1.0)
+        action = torch.lerp(current, following, share) if interpolate else (following if share == 1.0 else current)
+        return action if self.rows is not None else action[0]
 
     def close(self) -> None:
         """Wait for the running search and end the thread."""
@@ -102,24 +126,49 @@ class BackgroundMPC(MPC):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _start(self, everyone: Tensor) -> None:
-        first = int(self._cursor[0])
-        count = max(1, math.ceil(max(self._took) / self.dt))
-        committed = self._plans[:, first : first + count]
-        search = self._job(everyone, committed if committed.shape[1] else None, time.perf_counter())
-        self._running, self._since = self._worker.submit(search), 0
+    def _wait_for_first(self, observation: Array) -> Array:
+        self._abandon()
+        before = self.last_plan
+        action = super().act(observation)
+        if self.last_plan is not before:
+            self._took.append(self.last_plan.timings["total"])
+        return action
 
-    def _arrive(self, everyone: Tensor) -> None:
-        """Enter a finished plan at the step it is for; one that failed in any row is dropped."""
-        if self._running is None or not self._running.done():
+    def _planned(self, steps: Tensor) -> Tensor:
+        """Each row's action at a step of its plan, (B, A)."""
+        rows = torch.arange(len(self._plans))
+        return self._plans[rows, steps.clamp(0, self.planner.horizon - 1)]
+
+    def _publish(self, stamp: float) -> None:
+        """What `command` reads. A row at the end of its plan, or without one, goes on with what it does."""
+        current = self._history.past(torch.arange(len(self._plans)))[:, -1]
+        held = ((self._cursor < 0) | (self._cursor >= self.planner.horizon))[:, None]
+        self._now = (stamp, current, torch.where(held, current, self._planned(self._cursor)))
+
+    def _start(self, rows: Tensor) -> None:
+        """Search for these rows; what they do meanwhile is decided: their plans, or what they do now."""
+        count = min(max(1, math.ceil(max(self._took) / self.dt)), self.planner.horizon)
+        steps = self._cursor[rows, None] + torch.arange(count)
+        meanwhile = self._plans[rows[:, None], steps.clamp(0, self.planner.horizon - 1)]
+        held = ((self._cursor[rows, None] < 0) | (steps >= self.planner.horizon))[..., None]
+        committed = torch.where(held, self._history.past(rows)[:, -1:], meanwhile)
+        search = self._job(rows, committed, time.perf_counter())
+        self._running, self._since, self._hurry = _Running(self._worker.submit(search), rows), 0, False
+
+    def _arrive(self) -> None:
+        """Enter a finished plan at the step it is for, in the rows that it did not fail."""
+        if self._running is None or not self._running.future.done():
             return
-        search, self._running = self._running, None
-        plan, state = search.result()
+        running, self._running = self._running, None
+        plan, state = running.future.result()
         self._took.append(plan.timings["total"])
-        if not plan.failed.any():
-            self._install(everyone, plan, state, age=self._since)
+        if running.wanted:
+            good = torch.nonzero(~plan.failed.cpu())[:, 0]
+            if len(good):
+                found = replace(plan, actions=plan.actions[good.to(plan.actions.device)])
+                self._install(running.rows[good], found, state.take(good), age=self._since)
 
     def _abandon(self) -> None:
         if self._running is not None:
-            wait([self._running])
+            wait([self._running.future])
             self._running = None

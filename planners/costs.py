@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from planners.errors import InputError
-from planners.mixing import mixer
+from planners.mixing import Mixer
 from planners.types import ActionSpec, Terms
 
 
@@ -26,6 +26,7 @@ class Imagined:
         actions_BSHA: the candidates, raw, H = L * block.
         goals_BGD: latents of a set of goals, any of which will do; None if no goal was given.
         action_spec: of the actions.
+        past_B2A: the last two actions executed before; None if there is no telling.
     """
 
     z_BSLD: Tensor
@@ -33,11 +34,20 @@ class Imagined:
     actions_BSHA: Tensor
     goals_BGD: Tensor | None
     action_spec: ActionSpec
+    past_B2A: Tensor | None = None
 
     @property
-    def scaled_BSHA(self) -> Tensor:
-        """Actions in units of their std: terms on them have no unit."""
-        return self.actions_BSHA / torch.as_tensor(self.action_spec.std).to(self.actions_BSHA)
+    def std(self) -> Tensor:
+        """(A,), the unit of terms on actions, which then have none."""
+        return torch.as_tensor(self.action_spec.std).to(self.actions_BSHA)
+
+    def changes(self, order: int = 1) -> Tensor:
+        """Changes from step to step (order 1), or of those changes (2), beginning at what was executed."""
+        actions = self.actions_BSHA
+        if self.past_B2A is not None:
+            past = self.past_B2A[:, None, 2 - order :].to(actions).expand(-1, actions.shape[1], -1, -1)
+            actions = torch.cat([past, actions], dim=2)
+        return actions.diff(n=order, dim=2)
 
 
 Term = Callable[[Imagined], Tensor]
@@ -104,7 +114,7 @@ class Effort:
 
     def __call__(self, imagined: Imagined) -> Tensor:
         """(B, S)."""
-        return imagined.scaled_BSHA.square().sum(-1).mean(-1)
+        return (imagined.actions_BSHA / imagined.std).square().sum(-1).mean(-1)
 
 
 class Smoothness:
@@ -117,7 +127,7 @@ class Smoothness:
 
     def __call__(self, imagined: Imagined) -> Tensor:
         """(B, S)."""
-        return imagined.scaled_BSHA.diff(n=self.order, dim=2).square().sum(-1).mean(-1)
+        return (imagined.changes(self.order) / imagined.std).square().sum(-1).mean(-1)
 
 
 class RateExcess:
@@ -132,7 +142,7 @@ class RateExcess:
 
     def __call__(self, imagined: Imagined) -> Tensor:
         """(B, S)."""
-        excess = (imagined.actions_BSHA.diff(dim=2).abs() - self.rate).clamp(min=0)
+        excess = (imagined.changes().abs() - self.rate).clamp(min=0)
         return excess.square().sum(-1).mean(-1)
 
 
@@ -154,8 +164,7 @@ class Consistency:
         start = imagined.start_BD[:, None, None].expand_as(imagined.z_BSLD[:, :, :1])
         before = torch.cat([start, imagined.z_BSLD[:, :, :-1]], dim=2)
         inferred = self.inverse(before, imagined.z_BSLD).reshape(imagined.actions_BSHA.shape)
-        std = torch.as_tensor(imagined.action_spec.std).to(inferred)
-        return ((imagined.actions_BSHA - inferred) / std).square().sum(-1).mean(-1)
+        return ((imagined.actions_BSHA - inferred) / imagined.std).square().sum(-1).mean(-1)
 
 
 class Sum:
@@ -183,7 +192,7 @@ class Sum:
             raise InputError(
                 f"a sum needs one weight per term; got {len(self.terms)} terms, {len(weights)} weights"
             )
-        self.mix = mixer(mix, tuple(weights))
+        self.mix = Mixer(mix, tuple(weights))
 
     def __call__(self, imagined: Imagined) -> Terms:
         """The terms side by side, and how far the constraints are broken."""

@@ -36,10 +36,11 @@ class GradientPlanner(Planner):
             raise InputError("a gradient planner follows the same points all the way: no schedule, no keep")
 
     @abstractmethod
-    def step(self, memory: Any, points: Tensor, costs: Tensor, gradients: Tensor) -> Any:
+    def step(self, memory: Any, points: Tensor, objective: Tensor, gradients: Tensor) -> Any:
         """What to remember (None at first); its `points` (B, S, N) are evaluated next.
 
-        All in units of the initial std, a candidate's H * A numbers in one axis; costs (B, S).
+        All in units of the initial std, a candidate's H * A numbers in one axis; objective (B, S). At a bound, the
+        part of a gradient that points beyond it is zero.
         """
 
     def propose(self, search: Search, state: PlanState, key_B: Tensor, samples: int) -> Tensor:
@@ -50,11 +51,11 @@ class GradientPlanner(Planner):
 
     def update(self, search: Search, population: Population) -> Search:
         """See `Planner.update`; the mean is the best point."""
-        points, gradients = population.candidates / search.scale, population.gradients * search.scale
-        memory = self.step(search.memory, points.flatten(2), population.costs, gradients.flatten(2))
-        cheapest = population.costs.argmin(1)[:, None, None, None]
-        best = population.candidates.take_along_dim(cheapest, dim=1)[:, 0]
-        return replace(search, mean=best, memory=memory)
+        points, slope, limits = population.candidates, population.gradients, search.limits
+        stuck = ((points <= limits.low) & (slope > 0)) | ((points >= limits.high) & (slope < 0))
+        scaled = (points / search.scale).flatten(2), (torch.where(stuck, 0, slope) * search.scale).flatten(2)
+        memory = self.step(search.memory, scaled[0], population.objective, scaled[1])
+        return replace(search, mean=population.best, memory=memory)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Adam(GradientPlanner):
             raise InputError(f"Adam needs learning_rate > 0 and half_life > 0, got {learning_rate}, {half_life}")
         self.learning_rate, self.half_life = learning_rate, half_life
 
-    def step(self, memory: _Moments | None, points: Tensor, costs: Tensor, gradients: Tensor) -> _Moments:
+    def step(self, memory: _Moments | None, points: Tensor, objective: Tensor, gradients: Tensor) -> _Moments:
         """See `GradientPlanner.step`."""
         zero = torch.zeros_like(gradients)
         first, second, count = (memory.first, memory.second, memory.count) if memory else (zero, zero, 0)
@@ -94,22 +95,23 @@ class Adam(GradientPlanner):
 
 @dataclass(frozen=True)
 class _Line:
-    """Of each point (B, S, ...): where its line search started, and the curvature pairs, newest last."""
+    """Per point: where its line search started, and the curvature pairs (M, B, S, N), newest last, else zero."""
 
     points: Tensor
     origin: Tensor
-    cost: Tensor
+    value: Tensor
     gradient: Tensor
     direction: Tensor
     length: Tensor
-    moves: tuple[Tensor, ...] = ()
-    turns: tuple[Tensor, ...] = ()
+    moves: Tensor
+    turns: Tensor
 
 
 class LBFGS(GradientPlanner):
     """Limited-memory BFGS of every start by itself, with a backtracking line search (Nocedal & Wright, 7.4, 3.1).
 
-    A point that does not decrease the cost enough halves its step instead of moving; the others are not held up.
+    A point that does not decrease the objective enough halves its step instead of moving; the others are not held
+    up. Where halving does not help the curvature is forgotten.
 
     Args:
         memory: curvature pairs.
@@ -117,7 +119,7 @@ class LBFGS(GradientPlanner):
         options: see `GradientPlanner`.
     """
 
-    ENOUGH = 1e-4  # of the decrease that the slope promises
+    ENOUGH, SHORTEST = 1e-4, 2**-8  # share of the decrease that the slope promises; step before a new start
 
     def __init__(self, *, memory: int = 8, first_step: float = 0.5, **options: Any) -> None:
         super().__init__(**options)
@@ -125,31 +127,38 @@ class LBFGS(GradientPlanner):
             raise InputError(f"LBFGS needs memory >= 1 and first_step > 0, got {memory}, {first_step}")
         self.memory, self.first_step = memory, first_step
 
-    def step(self, memory: _Line | None, points: Tensor, costs: Tensor, gradients: Tensor) -> _Line:
+    def step(self, memory: _Line | None, points: Tensor, objective: Tensor, gradients: Tensor) -> _Line:
         """See `GradientPlanner.step`."""
         if memory is None:
-            return self._aim(_Line(points, points, costs, gradients, -gradients, torch.ones_like(costs)))
-        moved = points - memory.origin  # after projection: shorter than asked for where a limit is active
-        promised = (memory.gradient * moved).sum(-1)
-        accepted = costs <= memory.cost + self.ENOUGH * promised.clamp(max=0)
-        turned = gradients - memory.gradient
+            none = points.new_zeros(self.memory, *points.shape)
+            return self._aim(_Line(points, points, objective, gradients, none[0], objective, none, none))
+        moved, turned = points - memory.origin, gradients - memory.gradient
+        promised = (memory.gradient * moved).sum(-1)  # of what is left of the step after projection
+        accepted = objective <= memory.value + self.ENOUGH * promised.clamp(max=0)
         curved = accepted & ((moved * turned).sum(-1) > 1e-10)
-        keep = curved[..., None]
-        line = replace(
-            memory,
-            origin=torch.where(accepted[..., None], points, memory.origin),
-            cost=torch.where(accepted, costs, memory.cost),
-            gradient=torch.where(accepted[..., None], gradients, memory.gradient),
-            length=torch.where(accepted, 1.0, memory.length / 2),
-            moves=(*memory.moves, torch.where(keep, moved, 0))[-self.memory :],
-            turns=(*memory.turns, torch.where(keep, turned, 0))[-self.memory :],
+        lost = ~accepted & (memory.length < self.SHORTEST)
+        moves, turns = (
+            torch.where(curved[..., None], torch.cat([pairs[1:], new[None]]), pairs) * ~lost[..., None]
+            for pairs, new in ((memory.moves, moved), (memory.turns, turned))
         )
-        aimed = self._aim(line)
-        retry = memory.origin + line.length[..., None] * memory.direction
+        aimed = self._aim(
+            _Line(
+                points,
+                torch.where(accepted[..., None], points, memory.origin),
+                torch.where(accepted, objective, memory.value),
+                torch.where(accepted[..., None], gradients, memory.gradient),
+                memory.direction,
+                memory.length,
+                moves,
+                turns,
+            )
+        )
+        again, length = (accepted | lost)[..., None], memory.length / 2
         return replace(
             aimed,
-            points=torch.where(accepted[..., None], aimed.points, retry),
-            direction=torch.where(accepted[..., None], aimed.direction, memory.direction),
+            points=torch.where(again, aimed.points, memory.origin + length[..., None] * memory.direction),
+            direction=torch.where(again, aimed.direction, memory.direction),
+            length=torch.where(again[..., 0], aimed.length, length),
         )
 
     def _aim(self, line: _Line) -> _Line:
@@ -157,22 +166,26 @@ class LBFGS(GradientPlanner):
         q, used = line.gradient, []
         for move, turn in zip(reversed(line.moves), reversed(line.turns), strict=True):
             product = (move * turn).sum(-1, keepdim=True)
-            rho = torch.where(product > 0, 1 / product, 0)  # a pair that was not kept is zero
+            rho = torch.where(product > 0, 1 / product, 0)
             alpha = rho * (move * q).sum(-1, keepdim=True)
             q = q - alpha * turn
             used.append((move, turn, rho, alpha))
         q = q * self._scale(line)
         for move, turn, rho, alpha in reversed(used):
             q = q + move * (alpha - rho * (turn * q).sum(-1, keepdim=True))
+        q = torch.where(line.gradient == 0, 0, q)  # stay at the bounds that hold
         downhill = ((q * line.gradient).sum(-1, keepdim=True) > 0).expand_as(q)
-        direction = -torch.where(downhill, q, line.gradient)
-        return replace(line, points=line.origin + direction, direction=direction)
+        direction = -torch.where(downhill, q, line.gradient * self._first(line))
+        return replace(
+            line, points=line.origin + direction, direction=direction, length=torch.ones_like(line.value)
+        )
 
     def _scale(self, line: _Line) -> Tensor:
         """(B, S, 1): the newest pair's estimate of the inverse curvature, or what makes the first step."""
-        steepest = line.gradient.abs().amax(-1, keepdim=True).clamp(min=1e-12)
-        scale = self.first_step / steepest
-        for move, turn in zip(line.moves, line.turns, strict=True):
-            product, square = (move * turn).sum(-1, keepdim=True), turn.square().sum(-1, keepdim=True)
-            scale = torch.where(product > 0, product / square, scale)
-        return scale
+        move, turn = line.moves[-1], line.turns[-1]
+        product, square = (move * turn).sum(-1, keepdim=True), turn.square().sum(-1, keepdim=True)
+        return torch.where(product > 0, product / square, self._first(line))
+
+    def _first(self, line: _Line) -> Tensor:
+        """(B, S, 1): what makes a step along the gradient the first step."""
+        return self.first_step / line.gradient.abs().amax(-1, keepdim=True).clamp(min=1e-12)

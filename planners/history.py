@@ -29,6 +29,11 @@ class History:
         self._last = torch.zeros(2, rows, action_dim)  # what limits refer to, before the first frame too
         self._time = 0
 
+    @property
+    def format(self) -> tuple[torch.dtype, torch.Size]:
+        """Type and shape of one row's frame."""
+        return self._frames.dtype, self._frames.shape[2:]
+
     def restart(self, rows: Tensor) -> None:
         """Forget these rows (indices); their next frame is their first, and they are at rest."""
         self.fresh[rows] = True
@@ -41,6 +46,7 @@ class History:
         """
         if self._frames is None or self.fresh.all():
             self._frames = torch.zeros(self._slots, *frame.shape, dtype=frame.dtype, device=frame.device)
+        frame = frame.to(self._frames)
         usable, now = ~unusable, self._time % self._slots
         self._frames[now] = frame
         if unusable.any():

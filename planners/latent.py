@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,9 +23,7 @@ class LatentCost:
         context: where imagination starts, B rows (see `Dynamics.context`).
         goals_BGD: goal latents, any of which will do; None for a cost without a goal.
         term: `Imagined` -> (B, S) or `Terms`; see `costs`.
-        action_spec: in place of the dynamics' own, for terms in units of the actions' std.
-        rows_per_call: rows imagined at once. One on a CPU: the intermediate results stay in the cache, and a row's
-            costs are the same bits whichever rows share its batch. All rows on an accelerator.
+        action_spec, past_B2A: for terms on actions, see `Imagined`; the spec in place of the dynamics' own.
         autocast: precision of the imagination, torch.bfloat16 for instance; latents and costs stay float32.
     """
 
@@ -36,20 +35,23 @@ class LatentCost:
         term: Callable[[Imagined], Tensor | Terms],
         *,
         action_spec: ActionSpec | None = None,
-        rows_per_call: int | None = None,
+        past_B2A: Tensor | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
-        self.dynamics, self.context, self.goals_BGD, self.term = dynamics, context, goals_BGD, term
+        self.dynamics, self.context, self.term, self.autocast = dynamics, context, term, autocast
         self.start_BD = dynamics.start(context)
-        self.action_spec = Limits.of(action_spec or dynamics.action_spec, self.start_BD.device)
-        on_cpu = self.start_BD.device.type == "cpu"
-        self.rows_per_call = rows_per_call or (1 if on_cpu else len(self.start_BD))
-        self.autocast = autocast
+        device = self.start_BD.device
+        self.goals_BGD = None if goals_BGD is None else goals_BGD.to(device)
+        self.past_B2A = None if past_B2A is None else past_B2A.to(device)
+        self.action_spec = Limits.of(action_spec or dynamics.action_spec, device)
+        # On a CPU one row at a time: the intermediate results stay in the cache, and a row's costs are the same
+        # bits whichever rows share its batch (ADR 0003).
+        self._at_once = 1 if device.type == "cpu" else len(self.start_BD)
 
     def __call__(self, actions_BSHA: Tensor) -> Tensor | Terms:
         """Raw candidates (B, S, H, A) -> cost (B, S) or terms."""
-        firsts = range(0, len(actions_BSHA), self.rows_per_call)
-        costs = [self._rows(slice(first, first + self.rows_per_call), actions_BSHA) for first in firsts]
+        firsts = range(0, len(actions_BSHA), self._at_once)
+        costs = [self._rows(slice(first, first + self._at_once), actions_BSHA) for first in firsts]
         if isinstance(costs[0], Tensor):
             return torch.cat(costs)
         violations = [cost.violation for cost in costs]
@@ -58,12 +60,11 @@ class LatentCost:
 
     def _rows(self, rows: slice, actions_BSHA: Tensor) -> Tensor | Terms:
         actions = actions_BSHA[rows].clone()  # aligned in memory: a product's bits depend on that, too
-        goals = None if self.goals_BGD is None else self.goals_BGD[rows]
+        goals, past = (None if x is None else x[rows] for x in (self.goals_BGD, self.past_B2A))
         with torch.autocast(actions.device.type, self.autocast, enabled=self.autocast is not None):
             imagined = self.dynamics.rollout(self.context[rows], actions)
-        return self.term(
-            Imagined(imagined.to(actions.dtype), self.start_BD[rows], actions, goals, self.action_spec)
-        )
+        latents = imagined.to(actions.dtype)
+        return self.term(Imagined(latents, self.start_BD[rows], actions, goals, self.action_spec, past))
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,10 @@ class StepDynamics:
 
     step: Callable[[Tensor, Tensor], Tensor]
     action_spec: ActionSpec
-    action_block: int = 1
-    history: int = 1
-    recommendation: Mapping[str, Any] = field(default_factory=dict)
+
+    action_block: ClassVar[int] = 1
+    history: ClassVar[int] = 1
+    recommendation: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def encode(self, observations: Tensor) -> Tensor:
         """States (B, D) as float32."""

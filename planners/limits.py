@@ -43,6 +43,8 @@ class Limits:
             return torch.as_tensor(value, dtype=torch.float32, device=device).reshape(-1)
 
         low, high, std, rate, acceleration = map(tensor, ("low", "high", "std", "rate", "acceleration"))
+        if low is None or high is None:
+            raise InputError(f"an action spec needs low and high, got {spec!r}; planners.Limits(low, high) is one")
         if low.shape != high.shape or not (low.isfinite() & high.isfinite() & (low < high)).all():
             raise InputError(f"action bounds must be finite with low < high, got {low.tolist()}, {high.tolist()}")
         std = (high - low) / 4 if std is None else std

@@ -1,45 +1,50 @@
-"""Terms of different scale to one cost, and feasibility before cost: the one place for both.
-
-A mixer maps terms (B, P, K) and a mask of candidates that count (B, P) to costs (B, P). Statistics are those of the
-population at hand, so costs of different iterations compare only if they are mixed again together.
-"""
+"""Terms of different scale to one cost, and feasibility before cost: the one place for both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from planners.errors import InputError
 
-
-def weighted_sum(values: Tensor, valid: Tensor, weights: tuple[float, ...] = ()) -> Tensor:
-    """The sum of weight * term."""
-    return _sum(values, weights)
+KINDS = ("sum", "z_score", "std_ratio")
 
 
-def z_score(values: Tensor, valid: Tensor, weights: tuple[float, ...] = ()) -> Tensor:
-    """The sum of weight * (term - its mean) / its std over the population."""
-    mean, std = _moments(values, valid)
-    return _sum((values - mean) / std, weights)
+@dataclass(frozen=True)
+class Mixer:
+    """Terms (B, P, K) and a mask of candidates that count (B, P) -> costs (B, P).
 
+    Statistics are those of the population at hand, so costs of different populations do not compare unless they are
+    mixed again together, or by a mixer that is `fixed`.
 
-def std_ratio(values: Tensor, valid: Tensor, weights: tuple[float, ...] = ()) -> Tensor:
-    """The first term plus the others scaled to its spread, std(first) / std(term) (ACID, arXiv 2607.02403)."""
-    _, std = _moments(values, valid)
-    return _sum(values * (std[..., :1] / std), weights)
+    Attributes:
+        kind: `sum`, of weight * term; `z_score`, of weight * (term - its mean) / its std; `std_ratio`, of the first
+            term and the others times std(first) / std(term) (ACID, arXiv 2607.02403).
+        weights: one per term; () means 1 each.
+        moments: mean and std (B, 1, K) to use in place of the population's.
+    """
 
+    kind: str = "sum"
+    weights: tuple[float, ...] = ()
+    moments: tuple[Tensor, Tensor] | None = None
 
-MIXERS: dict[str, Callable[..., Tensor]] = {"sum": weighted_sum, "z_score": z_score, "std_ratio": std_ratio}
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"terms are mixed by {', '.join(KINDS)}; got '{self.kind}'")
 
+    def __call__(self, values: Tensor, valid: Tensor) -> Tensor:
+        """(B, P)."""
+        if self.kind != "sum":
+            mean, std = self.moments or _moments(values, valid)
+            values = (values - mean) / std if self.kind == "z_score" else values * (std[..., :1] / std)
+        parts = values.unbind(-1)
+        return sum((w * part for w, part in zip(self.weights or (1.0,) * len(parts), parts, strict=True)), 0.0)
 
-def mixer(name: str, weights: tuple[float, ...] = ()) -> Callable[[Tensor, Tensor], Tensor]:
-    """A mixer by name."""
-    if name not in MIXERS:
-        raise InputError(f"terms are mixed by {', '.join(MIXERS)}; got '{name}'")
-    return partial(MIXERS[name], weights=tuple(weights))
+    def fixed(self, values: Tensor, valid: Tensor) -> Mixer:
+        """The same with the statistics of this population, for all that follow: what a descent needs."""
+        return replace(self, moments=None if self.kind == "sum" else _moments(values, valid))
 
 
 def rank(mixed: Tensor, valid: Tensor, violation: Tensor | None) -> Tensor:
@@ -54,11 +59,6 @@ def rank(mixed: Tensor, valid: Tensor, violation: Tensor | None) -> Tensor:
         worst = torch.where(worst.isfinite(), worst, 0)
         mixed = torch.where(feasible, mixed, worst + 1e-3 * worst.abs() + violation)
     return torch.where(valid & mixed.isfinite(), mixed, torch.inf)
-
-
-def _sum(values: Tensor, weights: tuple[float, ...]) -> Tensor:
-    parts = values.unbind(-1)
-    return sum((w * part for w, part in zip(weights or (1.0,) * len(parts), parts, strict=True)), 0.0)
 
 
 def _moments(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,6 +63,8 @@ class MPC:
         PlannerFailure: see `fallback`. The call has then changed nothing and may be repeated.
     """
 
+    USUAL_HORIZON = 40  # environment steps, rounded up to whole blocks, where neither caller nor model says
+
     def __init__(
         self,
         model: Dynamics,
@@ -83,15 +85,17 @@ class MPC:
         if not (callable(fallback) or fallback in ("raise", "hold")):
             raise InputError(f"fallback is 'raise', 'hold' or a callable, got {fallback!r}")
         self.fallback = fallback
-        advice, usual = model.recommendation, {"name": "cem", "horizon": 8 * model.action_block}
+        block = model.action_block
+        advice, usual = model.recommendation, {"name": "cem", "horizon": -(-self.USUAL_HORIZON // block) * block}
+        if isinstance(planner, type):
+            raise InputError(f"planner is a class; give an object: planner={planner.__name__}(...)")
         self.planner = planner or recommended("planner", advice.get("planner", usual))
         self.cost = cost or recommended("cost", advice.get("cost", {"name": "goal_distance"}))
-        advised = advice.get("replan_every", model.action_block)
+        advised = advice.get("replan_every", block)
         self.replan_every = advised if replan_every is None else replan_every
-        if self.planner.horizon % model.action_block:
+        if self.planner.horizon % block:
             raise InputError(
-                f"the horizon must be a multiple of the model's action_block {model.action_block}, "
-                f"got {self.planner.horizon}"
+                f"the horizon must be a multiple of the model's action_block {block}, got {self.planner.horizon}"
             )
         if not 1 <= self.replan_every <= self.planner.horizon:
             raise InputError(
@@ -101,8 +105,10 @@ class MPC:
         self._seeds = list(range(count)) if seeds is None else list(seeds)
         if count < 1 or len(self._seeds) != count:
             raise InputError(f"MPC needs rows >= 1 and one seed per row, got rows={rows}, {len(self._seeds)} seeds")
-        self._spec = model.action_spec if limits is None else limits
-        self._limits = Limits.of(self._spec)
+        self._limits = Limits.of(model.action_spec)
+        if limits is not None:
+            unscaled = getattr(limits, "std", None) is None  # a narrower range is no other scale of the data
+            self._limits = replace(Limits.of(limits), **{"std": self._limits.std} if unscaled else {})
         dim = len(self._limits.low)
         self._plans = torch.zeros(count, self.planner.horizon, dim)
         self._cursor = torch.full((count,), -1)  # next action of the plan; -1: no plan yet
@@ -120,7 +126,7 @@ class MPC:
 
         The goal stays if none is given.
         """
-        index = torch.arange(self.rows or 1) if rows is None else torch.as_tensor(rows)
+        index = self._index(rows)
         if goal is not None:
             self._set_goals(goal, index)
         self._cursor[index] = -1
@@ -128,7 +134,7 @@ class MPC:
 
     def set_goal(self, goal: Goal, rows: Sequence[int] | None = None) -> None:
         """Another goal on the run: the plan is made anew, history and rate limits go on."""
-        index = torch.arange(self.rows or 1) if rows is None else torch.as_tensor(rows)
+        index = self._index(rows)
         self._set_goals(goal, index)
         self._cursor[index] = -1
 
@@ -151,6 +157,11 @@ class MPC:
         self._cursor[~helpless] += 1
         return self._did(actions, blind, observation)
 
+    def _index(self, rows: Sequence[int] | None) -> Tensor:
+        """Row indices from indices, a mask, or None for all."""
+        index = torch.arange(self.rows or 1) if rows is None else torch.as_tensor(rows)
+        return torch.nonzero(index)[:, 0] if index.dtype == torch.bool else index
+
     def _observe(self, observation: Array) -> tuple[Tensor, Tensor]:
         """This step's frame (B, ...), and which rows of it (B,) are not finite."""
         frame = self._batch(observation, self.rows or 1, "observation")
@@ -169,20 +180,29 @@ class MPC:
     def _did(self, actions: Tensor, blind: Tensor, like: Array) -> Array:
         """Book the actions as executed, and hand them out in the kind of the observation."""
         self._history.did(actions, blind)
+        self._format = self._format or self._history.format
         out = (actions if self.rows is not None else actions[0]).clone()
-        return out if isinstance(like, Tensor) else out.numpy()
+        return out.to(like.device) if isinstance(like, Tensor) else out.numpy()
 
     def _job(self, due: Tensor, committed: Tensor | None, begin: float) -> Job:
         """A search for these rows, from the present on, that no longer needs this object's state."""
         frames, actions = self._history.context(due)
         goals = None if self._goals is None else self._goals[due.to(self._goals.device)]
-        past = self._history.past(due).clamp(self._limits.low, self._limits.high)
+        past = self._past(due)
         state, age = self._state, self._cursor[due].clone()
 
         @torch.no_grad()
         def job() -> tuple[Plan, PlanState]:
             context = self.model.context(frames, actions)
-            cost = LatentCost(self.model, context, goals, self.cost, action_spec=self._spec, autocast=self.autocast)
+            cost = LatentCost(
+                self.model,
+                context,
+                goals,
+                self.cost,
+                action_spec=self._limits,
+                past_B2A=past,
+                autocast=self.autocast,
+            )
             start = self._fresh(cost.start_BD.device).take(due)
             for steps in age.unique().tolist():
                 if steps >= 0:  # these rows continue an earlier plan
@@ -202,7 +222,7 @@ class MPC:
     def _fresh(self, device: torch.device) -> PlanState:
         """The state of all rows before any plan."""
         if self._blank is None:
-            self._blank = self.planner.init(len(self._plans), self._spec, self._seeds, device)
+            self._blank = self.planner.init(len(self._plans), self._limits, self._seeds, device)
         return self._blank
 
     def _install(self, due: Tensor, plan: Plan, state: PlanState, age: int = 0) -> None:
@@ -220,9 +240,18 @@ class MPC:
                 f"rows {rows.tolist()} have no plan: no candidate had a finite cost, or the observation is not "
                 "finite; give MPC a fallback to act without one"
             )
-        past = self._history.past(rows).clamp(self._limits.low, self._limits.high)
+        past = self._past(rows)
         action = past[:, -1] if self.fallback == "hold" else torch.as_tensor(self.fallback(frame[rows])).to(past)
+        if action.shape != past[:, -1].shape or not action.isfinite().all():
+            raise PlannerFailure(
+                f"the fallback must return finite actions of shape {tuple(past[:, -1].shape)} (rows, A), got "
+                f"{action.tolist()}"
+            )
         return self._limits.project(action[:, None, None], past)[:, 0, 0]
+
+    def _past(self, rows: Tensor) -> Tensor:
+        """What limits go on from, (b, 2, A)."""
+        return self._history.past(rows).clamp(self._limits.low, self._limits.high)
 
     @torch.no_grad()
     def _set_goals(self, goal: Goal, index: Tensor) -> None:
@@ -230,6 +259,8 @@ class MPC:
         if not choices:
             raise InputError("goal: an empty list")
         goals = torch.stack([self._goal_latents(choice, len(index)) for choice in choices], dim=1)
+        if not goals.isfinite().all():
+            raise InputError("goal: its latent is not finite; check the image, or the values given")
         if self._goals is None:
             if len(index) != (self.rows or 1):
                 raise InputError("the first goal must be given for all rows")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,19 +10,25 @@ import torch
 from torch import Tensor
 
 from planners import mixing
+from planners.limits import Limits
 
 
 @dataclass(frozen=True)
 class Search:
     """Where a search stands: mean and std (B, H, A), and whatever else an algorithm remembers.
 
-    `scale` (A,) is the std of a fresh search, the unit of a step.
+    `scale` (A,) is the std of a fresh search, the unit of a step; `limits` are those of the actions.
     """
 
     mean: Tensor
     std: Tensor
     scale: Tensor
+    limits: Limits
     memory: Any = None
+
+    def clone(self) -> Search:
+        """A copy of mean and std."""
+        return replace(self, mean=self.mean.clone(), std=self.std.clone())
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,20 @@ class Population:
 
     Attributes:
         candidates: (B, P, H, A); costs: (B, P), +inf where a candidate must not count.
-        gradients: (B, P, H, A) of the cost, for planners that ask for them.
+        objective, gradients: (B, P) and (B, P, H, A), for planners that ask for them: what a descent follows, the
+            terms mixed with the statistics of its first population plus the penalty of what they violate.
     """
 
     candidates: Tensor
     costs: Tensor
+    objective: Tensor | None = None
     gradients: Tensor | None = None
+
+    @property
+    def best(self) -> Tensor:
+        """The cheapest candidate of each row, (B, H, A)."""
+        cheapest = self.costs.argmin(1)[:, None, None, None]
+        return self.candidates.take_along_dim(cheapest, dim=1)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,8 @@ class Scored:
     candidates: Tensor
     values: Tensor
     violation: Tensor | None
-    mix: Callable[[Tensor, Tensor], Tensor]
+    mix: mixing.Mixer
+    objective: Tensor | None = None
     gradients: Tensor | None = None
 
     @staticmethod
@@ -56,11 +71,11 @@ class Scored:
         def cat(name: str) -> Tensor | None:
             return None if getattr(parts[0], name) is None else torch.cat([getattr(p, name) for p in parts], dim=1)
 
-        tensors = ("candidates", "values", "violation", "gradients")
+        tensors = ("candidates", "values", "violation", "objective", "gradients")
         return replace(parts[0], **{name: cat(name) for name in tensors})
 
     def pick(self, index_BK: Tensor) -> Scored:
-        """Some candidates of each row, without gradients."""
+        """Some candidates of each row, without what a descent needs."""
         rows = torch.arange(len(index_BK), device=index_BK.device)[:, None]
         violation = None if self.violation is None else self.violation[rows, index_BK]
         return replace(
@@ -68,6 +83,7 @@ class Scored:
             candidates=self.candidates[rows, index_BK],
             values=self.values[rows, index_BK],
             violation=violation,
+            objective=None,
             gradients=None,
         )
 
@@ -117,3 +133,10 @@ class Found:
         if other is None:
             return self
         return Found(self.best.where(rows_B, other.best), torch.where(rows_B, self.cost, other.cost))
+
+    def clone(self) -> Found:
+        """A copy of all tensors."""
+        best = self.best
+        violation = None if best.violation is None else best.violation.clone()
+        copied = replace(best, candidates=best.candidates.clone(), values=best.values.clone(), violation=violation)
+        return Found(copied, self.cost.clone())

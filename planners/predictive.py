@@ -31,6 +31,4 @@ class PredictiveSampling(Planner):
 
     def update(self, search: Search, population: Population) -> Search:
         """See `Planner.update`."""
-        cheapest = population.costs.argmin(1)[:, None, None, None]
-        best = population.candidates.take_along_dim(cheapest, dim=1)[:, 0]
-        return replace(search, mean=best)
+        return replace(search, mean=population.best)

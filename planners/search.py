@@ -57,7 +57,8 @@ class Planner(ABC):
         carry: best candidates that the next plan tries again, shifted.
         returns: `best` candidate seen, or the final `mean` (the best where the mean is not finite or not feasible).
         compiled: run each iteration as one graph: a mode of torch.compile (`default`, `reduce-overhead` for CUDA
-            graphs). Needs a cost that can be traced; with a deadline it is not used.
+            graphs). Every number of rows and samples is a graph of its own, up to torch's limit of eight, beyond
+            which it runs plainly. With a deadline it is not used.
     """
 
     gradient = False  # whether `update` needs the gradients of the cost
@@ -92,6 +93,11 @@ class Planner(ABC):
                 "a planner needs warm_iterations >= 1, returns best or mean, keep and carry >= 0; "
                 f"got {warm_iterations}, {returns}, {keep}, {carry}"
             )
+        if min(init_std, warm_std) <= 0 or min(min_std, stop_std) < 0:
+            raise InputError(
+                "a planner needs init_std and warm_std > 0, min_std and stop_std >= 0; "
+                f"got {init_std}, {warm_std}, {min_std}, {stop_std}"
+            )
         if compiled is not None and self.gradient:
             raise InputError("a gradient planner cannot be compiled; compile the cost instead")
         self.horizon, self.samples, self.schedule, self.iterations = horizon, samples, tuple(schedule), iterations
@@ -99,7 +105,7 @@ class Planner(ABC):
         self.init_std, self.warm_std, self.min_std, self.stop_std = init_std, warm_std, min_std, stop_std
         self.proposal = Coloured(correlation=correlation) if proposal is None else proposal
         self.keep, self.carry, self.returns = keep, carry, returns
-        self._compiled = torch.compile(self._advance, fullgraph=True, mode=compiled) if compiled else None
+        self._compiled = torch.compile(self._advance, mode=compiled) if compiled else None
 
     @abstractmethod
     def update(self, search: Search, population: Population) -> Search:
@@ -151,28 +157,36 @@ class Planner(ABC):
         Returns:
             The plan, and the state a warm start shifts.
         """
-        clock = Clock(deadline_s, state.mean.device)
+        device = state.mean.device
+        clock, problem = Clock(deadline_s, device), Problem(cost, state, committed)
+        if state.mean.shape[1] != self.horizon:
+            raise InputError(f"this planner's horizon is {self.horizon}, the state's {state.mean.shape[1]}")
+        search = Search(state.mean.contiguous(), state.std.contiguous(), state.initial_std, state.limits)
+        found: Found | None = None
         budget = torch.where(state.replans > 0, self.warm_iterations, self.iterations)
-        running, scored = torch.ones_like(budget, dtype=torch.bool), []
-        problem, key_B = Problem(cost, state, committed), noise.keys(state.seeds, state.replans)
-        search, found = Search(state.mean.contiguous(), state.std.contiguous(), state.initial_std), None
-        for iteration in range(int(budget.max())):
+        last, scored = int(budget.max()), []
+        # all that comes from the host, in one piece: nothing in the loop waits for an accelerator
+        keys_IB = noise.keys(noise.keys(state.seeds, state.replans), torch.arange(last)[:, None]).to(device)
+        budget, running = budget.to(device), torch.ones(len(budget), dtype=torch.bool, device=device)
+        for iteration in range(last):
             active = running & (iteration < budget)
-            if not active.any() or not clock.room():
+            if not clock.room() or (self.stop_std and not active.any()):
                 break
             samples = self.population(iteration)
-            keys, mask = (x.to(state.mean.device) for x in (noise.keys(key_B, iteration), active))
             if self._compiled and deadline_s is None:
-                search, found = self._compiled(problem, search, found, keys, mask, samples)
+                if device.type == "cuda":
+                    torch.compiler.cudagraph_mark_step_begin()
+                graph = self._compiled(problem, search, found, keys_IB[iteration], active, samples)
+                search, found = (part.clone() for part in graph)  # a replayed graph overwrites what it gave
                 clock.lap("compiled")
             else:
-                candidates = self._candidates(problem, search, found, keys, samples)
+                candidates = self._candidates(problem, search, found, keys_IB[iteration], samples)
                 clock.lap("sample")
-                new = self._score(problem, candidates, clock)
+                new = self._score(problem, candidates, clock, found)
                 clock.lap("cost")
                 if new is None or (self.gradient and found and new.values.shape[1] < samples):
                     break  # a descent needs all its points
-                search, found = self._learn(problem, search, found, new, mask)
+                search, found = self._learn(problem, search, found, new, active)
                 clock.lap("update")
                 samples = new.values.shape[1]
             scored.append(samples)
@@ -189,7 +203,7 @@ class Planner(ABC):
         self, problem: Problem, search: Search, found: Found | None, keys: Tensor, active: Tensor, samples: int
     ) -> tuple[Search, Found]:
         """One iteration without a clock: what `compiled` compiles."""
-        new = self._call(problem, self._candidates(problem, search, found, keys, samples))
+        new = self._call(problem, self._candidates(problem, search, found, keys, samples), None)
         return self._learn(problem, search, found, new, active)
 
     def _candidates(
@@ -203,18 +217,23 @@ class Planner(ABC):
         front = [self.proposal.centre(search.mean)[:, None]]
         if found is None:  # doing nothing is how an agent stays at its goal
             front.append(self.proposal.centre(state.rest.expand_as(search.mean))[:, None])
+        if found is None and self.carry:
             warm = (state.replans > 0).to(drawn.device)[:, None, None, None]
             fresh = drawn[:, 2 : 2 + self.carry]
             front.append(torch.where(warm, self.proposal.centre(state.kept[:, : fresh.shape[1]]), fresh))
         front = torch.cat(front, dim=1)[:, :samples]
         return problem.limited(torch.cat([front, drawn[:, front.shape[1] :]], dim=1))
 
-    def _score(self, problem: Problem, candidates: Tensor, clock: Clock) -> Scored | None:
+    def _score(self, problem: Problem, candidates: Tensor, clock: Clock, found: Found | None) -> Scored | None:
         """Score what the clock allows; None if that is nothing."""
-        parts = [self._call(problem, candidates[:, chunk]) for chunk in clock.chunks(candidates.shape[1])]
+        parts: list[Scored] = []
+        for chunk in clock.chunks(candidates.shape[1]):
+            first = found.best if found else (parts or [None])[0]
+            parts.append(self._call(problem, candidates[:, chunk], first))
         return Scored.join(parts) if parts else None
 
-    def _call(self, problem: Problem, candidates: Tensor) -> Scored:
+    def _call(self, problem: Problem, candidates: Tensor, first: Scored | None) -> Scored:
+        """Score candidates; a descent mixes terms as the `first` of its candidates were."""
         with torch.set_grad_enabled(self.gradient):
             if self.gradient:
                 candidates = candidates.detach().requires_grad_()
@@ -222,32 +241,38 @@ class Planner(ABC):
             if isinstance(answer, Terms):
                 terms = replace(answer, values=answer.values.to(candidates.dtype))
             else:
-                terms = Terms(answer[..., None].to(candidates.dtype), mixing.weighted_sum)
+                terms = Terms(answer[..., None].to(candidates.dtype), mixing.Mixer())
             shape = tuple(terms.values.shape[:-1])
             if shape != tuple(candidates.shape[:2]):
                 raise InputError(f"cost must return {tuple(candidates.shape[:2])} (B, S), got {shape}")
-            gradients = self._gradients(terms, candidates) if self.gradient else None
+            mix, objective, gradients = terms.mix, None, None
+            if self.gradient:
+                valid = terms.values.isfinite().all(-1)
+                mix = first.mix if first else terms.mix.fixed(terms.values, valid)
+                objective, gradients = self._slope(replace(terms, mix=mix), valid, candidates)
         violation = None if terms.violation is None else terms.violation.detach()
-        return Scored(candidates.detach(), terms.values.detach(), violation, terms.mix, gradients)
+        return Scored(candidates.detach(), terms.values.detach(), violation, mix, objective, gradients)
 
     @staticmethod
-    def _gradients(terms: Terms, candidates: Tensor) -> Tensor:
-        """Of the mixed cost; zero where that is not finite."""
-        mixed = terms.mix(terms.values, terms.values.isfinite().all(-1))
+    def _slope(terms: Terms, valid: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """What a descent follows, +inf where it is not finite, and its gradient, zero where that is not finite."""
+        mixed = terms.mix(terms.values, valid)
         if terms.violation is not None:
             mixed = mixed + terms.penalty * terms.violation
         if not mixed.requires_grad:
             raise InputError("a gradient planner needs a cost that can be differentiated by the actions")
-        (gradients,) = torch.autograd.grad(torch.where(mixed.isfinite(), mixed, 0).sum(), candidates)
-        return gradients.nan_to_num(0.0, 0.0, 0.0)
+        usable = valid & mixed.isfinite()
+        (gradients,) = torch.autograd.grad(torch.where(usable, mixed, 0).sum(), candidates)
+        return torch.where(usable, mixed, torch.inf).detach(), gradients.nan_to_num(0.0, 0.0, 0.0)
 
     def _learn(
         self, problem: Problem, search: Search, found: Found | None, new: Scored, active: Tensor
     ) -> tuple[Search, Found]:
         """Update the search and the best so far, in the active rows."""
-        everyone = new if found is None else Scored.join([replace(new, gradients=None), found.best])
+        everyone = new if found is None else Scored.join([replace(new, objective=None, gradients=None), found.best])
         costs, seen = everyone.costs(), new.candidates.shape[1] + self.keep
-        learnt = self.update(search, Population(everyone.candidates[:, :seen], costs[:, :seen], new.gradients))
+        population = Population(everyone.candidates[:, :seen], costs[:, :seen], new.objective, new.gradients)
+        learnt = self.update(search, population)
         best = Found.among(everyone, costs, max(1, self.keep, self.carry))
         usable = (active & costs[:, :seen].isfinite().any(1))[:, None, None]
         floor = self.min_std * (problem.state.limits.high - problem.state.limits.low)
@@ -258,21 +283,24 @@ class Planner(ABC):
     def _mean_first(self, problem: Problem, search: Search, found: Found) -> Found:
         """The final mean before the best candidate, where it may be returned."""
         mean = problem.limited(self.proposal.centre(search.mean)[:, None])
-        scored = Scored.join([replace(self._call(problem, mean), gradients=None), found.best])
+        alone = replace(self._call(problem, mean, found.best), objective=None, gradients=None)
+        scored = Scored.join([alone, found.best])
         first = torch.arange(found.best.values.shape[1], device=mean.device).expand(len(mean), -1)
         final = Found(scored.pick(first), scored.costs()[:, 0])
         return final.where(final.cost.isfinite() & (final.feasible | ~found.feasible), found)
 
     def _converged(self, search: Search, state: PlanState) -> Tensor:
-        return (search.std < self.stop_std * state.initial_std).flatten(1).all(1).cpu()
+        return (search.std < self.stop_std * state.initial_std).flatten(1).all(1)
 
     def _plan(
         self, problem: Problem, search: Search, found: Found, clock: Clock, scored: list[int], converged: Tensor
     ) -> Plan:
-        failed = ~found.cost.isfinite()
-        start = problem.limited(self.proposal.centre(problem.state.mean)[:, None])[:, 0]
+        failed, actions = ~found.cost.isfinite(), found.best.candidates[:, 0]
+        if failed.any():
+            start = problem.limited(self.proposal.centre(problem.state.mean)[:, None])[:, 0]
+            actions = torch.where(failed[:, None, None], start, actions)
         return Plan(
-            actions=torch.where(failed[:, None, None], start, found.best.candidates[:, 0]),
+            actions=actions,
             cost=found.cost,
             std=search.std,
             failed=failed,

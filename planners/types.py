@@ -14,6 +14,7 @@ from torch import Tensor
 
 from planners.errors import InputError
 from planners.limits import Limits
+from planners.mixing import Mixer
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,14 @@ class Terms:
 
     Attributes:
         values: (B, S, K).
-        mix: (values (B, P, K), valid (B, P)) -> (B, P); see `mixing`.
+        mix: how they become one; see `mixing.Mixer`.
         violation: (B, S), how far a candidate breaks its constraints; zero where it keeps them. A candidate that
             keeps them beats any that does not. None: there are no constraints.
         penalty: weight of the violation in the objective that gradient planners descend.
     """
 
     values: Tensor
-    mix: Callable[[Tensor, Tensor], Tensor]
+    mix: Mixer
     violation: Tensor | None = None
     penalty: float = 1.0
 
@@ -97,8 +98,11 @@ class PlanState:
 
     ROWS = ("mean", "std", "kept", "past", "seeds", "replans")
 
-    def shift(self, steps: int, warm_std: float = 1.0) -> PlanState:
-        """Warm start: drop the first `steps` actions, append rest, and widen to `warm_std` of the initial std."""
+    def shift(self, steps: int, warm_std: float = 1.0, executed: Tensor | None = None) -> PlanState:
+        """Warm start: drop the first `steps` actions, append rest, and widen to `warm_std` of the initial std.
+
+        `executed` (B, n, A) are the actions done since, which rate and acceleration limits go on from.
+        """
 
         def later(actions: Tensor) -> Tensor:
             tail = self.rest.expand_as(actions[..., :steps, :])
@@ -106,7 +110,8 @@ class PlanState:
 
         mean = later(self.mean)
         std = (warm_std * self.initial_std).expand_as(mean)
-        return replace(self, mean=mean, std=std, kept=later(self.kept))
+        past = self.past if executed is None else torch.cat([self.past, executed], dim=1)[:, -2:]
+        return replace(self, mean=mean, std=std, kept=later(self.kept), past=past)
 
     def fuse(self, mean_BHA: Tensor, std_BHA: Tensor, floor: float = 0.05) -> PlanState:
         """Start from the product of this state's Gaussian and a prior's: each weighs as its precision.
@@ -146,13 +151,16 @@ class Plan:
     """What a search found.
 
     Attributes:
-        actions: (B, H, A) raw, within all limits; cost: (B,), of exactly these actions.
+        actions: (B, H, A) raw, within all limits.
+        cost: (B,), of exactly these actions: what the cost said, or its terms mixed over the last population; of an
+            infeasible plan, its rank behind the feasible ones.
         std: (B, H, A), the spread of the search when it stopped.
         failed: (B,) bool, rows without any finite candidate; their actions are the start of the search.
         feasible: (B,) bool, whether the actions keep the constraints of the cost.
         converged: (B,) bool, rows that stopped because their spread was small enough.
         iterations: done; evaluations: candidates scored per row; deadline_hit: whether time cut it short.
-        timings: seconds of each phase, and of the whole as `total`.
+        timings: seconds of each phase, and of the whole as `total`. On an accelerator, where a search does not
+            wait, those of a phase are of handing out its work.
     """
 
     actions: Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmark_planner.two_room import Cell
+from experiments.benchmark_planner.two_room import FLOOR, Cell
 
 COST = {"name": "goal_distance"}
 REFERENCE, DEFAULT, RECIPE = "cem 300 x 30", "cem 128 x 1 (default)", "LeWM recipe"
@@ -53,6 +53,7 @@ def compute_cells(run: Path) -> list[Cell]:
     cells += [descended("adam", 4, 10), descended("adam", 16, 20)]
     cells += [descended("lbfgs", 4, 10), descended("lbfgs", 16, 20)]
     cells += [chained(64, 10), chained(128, 10)]
+    cells += [Cell(name, FLOOR, str(run), {}, {}, 1) for name in ("random", "greedy")]
     reference = {"samples": 300, "elites": 30, "iterations": 30, "warm_iterations": 30}
     return [*cells, Cell(REFERENCE, "cem", str(run), {"name": "cem", **reference}, COST, 5)]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -13,13 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from envs import GoalTask
 from experiments.build import build_task
+from experiments.evaluate import FLOORS
 from experiments.pairs import draw_pairs
 from experiments.records import repair
-from experiments.runs import progress
+from experiments.runs import progress, provenance
 from lewm import checkpoint, registry
+from lewm.types import InputError
 from planners import MPC
 
+Act = Callable[[int], np.ndarray]
+
+FLOOR = "floor"  # the family of policies that do not plan: random and greedy
 CHUNK = 25  # pairs run at once, and between two saves
 
 
@@ -56,21 +63,39 @@ def run_cells(cells: Sequence[Cell], log: Path, *, pairs: int, budget: int, work
     """Evaluate what the log lacks, in `workers` processes of one thread each.
 
     Args:
+        log: JSONL; before the lines of each call one that says how they were made.
         pairs, budget: of the `free` track; budget in environment steps.
+
+    Raises:
+        InputError: the log holds a cell of that name with other settings or another model.
     """
     repair(log)
-    done = {(line["cell"], line["first"]) for line in _lines(log)}
+    facts = {cell.name: _facts(cell, pairs, budget) for cell in cells}
+    done = {(line["cell"], line["first"]) for line in _lines(log) if line["cell"] in facts}
+    for line in _lines(log):
+        if line["cell"] in facts and {key: line[key] for key in facts[line["cell"]]} != facts[line["cell"]]:
+            raise InputError(f"{log} holds another '{line['cell']}' ({line['settings']}); choose another out=...")
     every = [(cell, range(first, min(first + CHUNK, pairs))) for cell in cells for first in range(0, pairs, CHUNK)]
-    items = [(cell, rows, pairs, budget) for cell, rows in every if (cell.name, rows.start) not in done]
-    pool = ProcessPoolExecutor(workers, get_context("forkserver"))
+    items = [(cell, rows, facts[cell.name]) for cell, rows in every if (cell.name, rows.start) not in done]
+    if items:
+        _append(log, {"made": provenance()})
     with progress(len(every), log.stem, "chunks", initial=len(every) - len(items)) as bar:
-        try:
-            for job in as_completed([pool.submit(run_chunk, *item) for item in items]):
-                with log.open("a") as file:
-                    file.write(json.dumps(job.result()) + "\n")
-                bar.update()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for line in _run_all(items, workers):
+            _append(log, line)
+            bar.update()
+
+
+def _run_all(items: Sequence[tuple[Cell, range, dict[str, Any]]], workers: int) -> Iterator[dict[str, Any]]:
+    """Lines as they come; one worker is this process itself."""
+    if workers == 1:
+        yield from (run_chunk(*item) for item in items)
+        return
+    pool = ProcessPoolExecutor(workers, get_context("forkserver"))
+    try:
+        for job in as_completed([pool.submit(run_chunk, *item) for item in items]):
+            yield job.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def outcomes(log: Path) -> list[Outcome]:
@@ -85,17 +110,40 @@ def outcomes(log: Path) -> list[Outcome]:
     ]
 
 
-def run_chunk(cell: Cell, chunk: range, pairs: int, budget: int) -> dict[str, Any]:
+def made(log: Path) -> list[dict[str, Any]]:
+    """How the lines of a log were made, one entry per call."""
+    return [line["made"] for line in _all_lines(log) if "made" in line]
+
+
+def run_chunk(cell: Cell, chunk: range, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Some pairs of a cell, as one line of the log. A pair's outcome does not depend on the others."""
     torch.set_num_threads(1)
-    model = checkpoint.load(cell.run)
     env = checkpoint.provenance(cell.run)["data"]["source"]["env"]
-    drawn = draw_pairs(build_task(env, 1), pairs, seed=0)
+    drawn = draw_pairs(build_task(env, 1), facts["pairs"], seed=0)
     rows = np.array(chunk)
     task = build_task(env, len(rows))
     task.reset(drawn.starts[rows], drawn.goals[rows])
+    act, counts = _floor(cell, task, rows, facts["budget"]) if cell.family == FLOOR else _agent(cell, task, rows)
+    ever = np.zeros(len(rows), bool)
+    for t in range(facts["budget"]):
+        task.step(act(t))
+        ever |= task.success()
+    return {
+        "cell": cell.name,
+        "first": chunk.start,
+        "final": task.success().astype(int).tolist(),
+        "ever": ever.astype(int).tolist(),
+        "detour": drawn.detour[rows].astype(int).tolist(),
+        "evaluations": float(np.mean(counts)) if counts else 0.0,
+        "decisions": len(counts),
+        **facts,
+    }
+
+
+def _agent(cell: Cell, task: GoalTask, rows: np.ndarray) -> tuple[Act, list[int]]:
+    """What acts, and the evaluations of each of its decisions, which fill up as it does."""
     agent = MPC(
-        model,
+        checkpoint.load(cell.run),
         task.render_goal(),
         rows=len(rows),
         planner=registry.build("planner", cell.planner),
@@ -103,28 +151,42 @@ def run_chunk(cell: Cell, chunk: range, pairs: int, budget: int) -> dict[str, An
         replan_every=cell.replan_every,
         seeds=[int(pair) for pair in rows],
     )
-    ever, plans = np.zeros(len(rows), bool), []
-    for _ in range(budget):
-        task.step(agent.act(task.render()))
-        ever |= task.success()
-        if not plans or agent.last_plan is not plans[-1]:
-            plans.append(agent.last_plan)
-    return {
-        "cell": cell.name,
-        "first": chunk.start,
-        "pairs": pairs,
-        "budget": budget,
-        "final": task.success().astype(int).tolist(),
-        "ever": ever.astype(int).tolist(),
-        "detour": drawn.detour[rows].astype(int).tolist(),
-        "evaluations": float(np.mean([plan.evaluations for plan in plans])),
-        "decisions": len(plans),
-        "settings": asdict(cell),
-    }
+    counts: list[int] = []
+
+    def act(t: int) -> np.ndarray:
+        before = agent.last_plan
+        actions = agent.act(task.render())
+        if agent.last_plan is not before:
+            counts.append(agent.last_plan.evaluations)
+        return actions
+
+    return act, counts
+
+
+def _floor(cell: Cell, task: GoalTask, rows: np.ndarray, budget: int) -> tuple[Act, list[int]]:
+    policy = FLOORS[cell.name].begin(task, [np.random.default_rng([0, int(pair)]) for pair in rows], budget)
+    return lambda t: policy(t, task.get_state()), []
+
+
+def _facts(cell: Cell, pairs: int, budget: int) -> dict[str, Any]:
+    """What a cell's outcome depends on; a model is what it weighs, not where it lies."""
+    weights = (checkpoint.find(cell.run) / "model.safetensors").read_bytes()
+    settings = json.loads(json.dumps({k: v for k, v in asdict(cell).items() if k != "run"}))
+    digest = hashlib.sha256(weights).hexdigest()[:16]
+    return {"pairs": pairs, "budget": budget, "checkpoint": digest, "settings": settings}
+
+
+def _append(log: Path, line: Mapping[str, Any]) -> None:
+    with log.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _all_lines(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [line for line in _all_lines(log) if "cell" in line]
 
 
 def _outcome(lines: Sequence[Mapping[str, Any]]) -> Outcome:
@@ -133,4 +195,4 @@ def _outcome(lines: Sequence[Mapping[str, Any]]) -> Outcome:
         np.concatenate([line[key] for line in lines]).astype(bool) for key in ("final", "ever", "detour")
     )
     evaluations = float(np.mean([line["evaluations"] for line in lines]))
-    return Outcome(Cell(**lines[0]["settings"]), final, ever, detour, evaluations)
+    return Outcome(Cell(run="", **lines[0]["settings"]), final, ever, detour, evaluations)

@@ -15,7 +15,7 @@ from experiments.benchmark_planner.cells import DEFAULT, LEWM_STYLE, compute_cel
 from experiments.benchmark_planner.two_room import run_cells
 from experiments.collect import collect
 from experiments.peers.compare import compare
-from experiments.runs import at_least, exclusive, progress, provenance, say, write_json
+from experiments.runs import at_least, exclusive, progress, provenance, say
 from experiments.train import train
 from lewm.types import InputError
 
@@ -61,7 +61,6 @@ def _deadline(config: Mapping[str, Any], out: Path, run: Path) -> None:
 
 def _success(config: Mapping[str, Any], out: Path, run: Path) -> None:
     run_cells(compute_cells(_default_model(run)), out / "success.jsonl", **_track(config))
-    write_json(out / "success.json", provenance())
 
 
 def _equal(config: Mapping[str, Any], out: Path, run: Path) -> None:

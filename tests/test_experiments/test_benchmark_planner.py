@@ -61,6 +61,14 @@ def test_a_rerun_evaluates_only_what_is_missing(small, lewm, tmp_path):
     assert sorted(log.read_text().splitlines()) == whole
 
 
+def test_lines_of_another_budget_are_not_mixed_in(small, lewm, tmp_path):
+    assert lewm(*small(tmp_path, "success"))[0] == 0
+    before = (tmp_path / "success.jsonl").read_bytes()
+    code, _, err = lewm(*small(tmp_path, "success"), "budget=8")
+    assert code == 2 and "holds another" in err
+    assert (tmp_path / "success.jsonl").read_bytes() == before
+
+
 def test_unknown_part_is_one_line(lewm, tmp_path):
     code, _, err = lewm("benchmark", "planner", "parts=[sped]", f"out={tmp_path}")
     assert (code, err) == (2, "error: parts are speed, deadline, success, equal; got 'sped'\n")

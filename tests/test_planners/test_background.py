@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from planners import CEM, BackgroundMPC, Limits, PlannerFailure, from_step
+from planners import CEM, BackgroundMPC, InputError, Limits, PlannerFailure, from_step
 
 LIMITS = Limits(low=[-1.0], high=[1.0])
 PLANNER = {"horizon": 8, "samples": 32, "iterations": 3, "elites": 6}
@@ -61,7 +61,7 @@ def make_agent(world):
 def finish(agent, world):
     """Let the running search end, and wait for it."""
     world.gate.set()
-    concurrent.futures.wait([agent._running], timeout=PATIENCE)
+    concurrent.futures.wait([agent._running.future], timeout=PATIENCE)
     world.gate.clear()
 
 
@@ -153,7 +153,7 @@ def test_act_never_waits_after_the_first(make_agent, world):
         begin = time.perf_counter()
         agent.act(STATE)
         longest = max(longest, time.perf_counter() - begin)
-    assert not agent._running.done()
+    assert not agent._running.future.done()
     assert longest < 0.1
 
 
@@ -307,16 +307,15 @@ def test_command_follows_the_plan_between_two_steps(make_agent, world):
         agent.command()
     agent.act(STATE)
     actions = agent.last_plan.actions
-    for seconds, index, weight in ((0.0, 0, 0.0), (0.125, 0, 0.25), (0.25, 0, 0.5), (0.5, 1, 0.0), (0.6, 1, 0.2)):
-        now[0] = 100.0 + seconds
-        expected = torch.lerp(actions[:, index], actions[:, index + 1], weight)
-        torch.testing.assert_close(agent.command(), expected, rtol=0, atol=1e-5)
-        torch.testing.assert_close(agent.command(interpolate=False), actions[:, index])
-    now[0] = 200.0
-    agent.act(STATE)  # the second step begins, whenever that is
-    torch.testing.assert_close(agent.command(), actions[:, 1])
-    now[0] = 1000.0
-    torch.testing.assert_close(agent.command(), actions[:, -1])
+    for step, begin in ((0, 100.0), (1, 200.0)):  # the second step begins when act is called, whenever that is
+        for seconds, weight in ((0.0, 0.0), (0.125, 0.25), (0.25, 0.5), (0.5, 1.0), (9.0, 1.0)):
+            now[0] = begin + seconds
+            expected = torch.lerp(actions[0, step], actions[0, step + 1], weight)
+            torch.testing.assert_close(agent.command(), expected, rtol=0, atol=1e-5)
+            held = actions[0, step + (weight == 1)]
+            torch.testing.assert_close(agent.command(interpolate=False), held)
+        now[0] = 200.0
+        agent.act(STATE)
     agent.reset()
     with pytest.raises(RuntimeError, match="act"):  # not the plan of the last episode
         agent.command()
@@ -332,3 +331,83 @@ def test_close_ends_the_thread(world):
         assert set(threading.enumerate()) - before
     assert set(threading.enumerate()) <= before
     assert agent._running is None
+
+
+def test_command_is_what_act_did_when_the_fallback_acted(make_agent, world):
+    agent = make_agent(took=0.5, fallback="hold")
+    world.gate.clear()
+    for _ in range(10):  # the plan of eight steps runs out
+        action = agent.act(STATE)
+        now = agent.command(interpolate=False)
+        assert torch.equal(now, action)
+    assert torch.equal(agent.command(), action)
+
+
+def test_a_row_without_a_plan_holds_nobody_up(make_agent, world):
+    """One blind row falls back; the other goes on with its plan, and gets new ones from the background."""
+    agent = make_agent(took=0.5, rows=2, fallback="hold")
+    frame = torch.tensor([[0.0], [torch.nan]])
+    agent.act(frame)
+    first = agent.last_plan
+    world.gate.clear()
+    for step in (1, 2, 3):  # would wait for ever if it waited
+        actions = agent.act(frame)
+        assert torch.equal(actions[0], first.actions[0, step])
+        assert actions[1].tolist() == [0.0]
+    finish(agent, world)
+    actions = agent.act(frame)
+    assert torch.equal(actions[0], agent.last_plan.actions[0, 3])
+    world.gate.set()
+
+
+def test_a_row_that_can_see_again_gets_a_plan(make_agent, world):
+    agent = make_agent(took=0.5, rows=2, fallback="hold")
+    agent.act(torch.tensor([[0.0], [torch.nan]]))
+    agent.act(torch.zeros(2, 1))
+    finish(agent, world)
+    assert agent.act(torch.zeros(2, 1))[1].item() > 0  # towards 3
+    world.gate.set()
+
+
+def test_another_goal_on_the_run_is_searched_for_at_once_and_nothing_waits(world):
+    """Towards 3 at first, then towards -3: the old plan goes on until the new one is there."""
+
+    def cost(imagined):
+        return (imagined.z_BSLD - imagined.goals_BGD[:, 0, None, None]).square().sum(-1).mean(-1)
+
+    options = {"planner": CEM(**PLANNER), "cost": cost, "dt": 1.0, "replan_every": 8}
+    with BackgroundMPC(from_step(world.step, LIMITS), torch.tensor([3.0]), **options) as agent:
+        agent._took.append(0.5)
+        assert agent.act(STATE).item() > 0
+        first = agent.last_plan
+        world.gate.clear()
+        agent.set_goal(torch.tensor([-3.0]))
+        for step in (1, 2):
+            assert torch.equal(agent.act(STATE), first.actions[0, step])
+        finish(agent, world)
+        assert agent.act(STATE).item() < 0
+        world.gate.set()
+
+
+def test_a_search_for_the_old_goal_is_not_entered(world):
+    def cost(imagined):
+        return (imagined.z_BSLD - imagined.goals_BGD[:, 0, None, None]).square().sum(-1).mean(-1)
+
+    options = {"planner": CEM(**PLANNER), "cost": cost, "dt": 1.0, "replan_every": 1}
+    with BackgroundMPC(from_step(world.step, LIMITS), torch.tensor([3.0]), **options) as agent:
+        agent._took.append(0.5)
+        agent.act(STATE)
+        world.gate.clear()
+        agent.act(STATE)  # starts a search towards 3
+        first = agent.last_plan
+        agent.set_goal(torch.tensor([-3.0]))
+        finish(agent, world)
+        assert torch.equal(agent.act(STATE), first.actions[0, 2])
+        finish(agent, world)
+        assert agent.act(STATE).item() < 0
+        world.gate.set()
+
+
+def test_dt_must_be_positive(world):
+    with pytest.raises(InputError, match="dt must be positive"):
+        BackgroundMPC(from_step(world.step, LIMITS), cost=world.cost, planner=CEM(**PLANNER), dt=0)

@@ -12,7 +12,7 @@ CHOICES = Limits(low=[0.0] * 5, high=[1.0] * 5)
 
 
 def search(mean, std, shape=(2, 3, 2)):
-    return Search(torch.full(shape, mean), torch.full(shape, std), torch.ones(shape[-1]))
+    return Search(torch.full(shape, mean), torch.full(shape, std), torch.ones(shape[-1]), None)
 
 
 def test_update_is_mean_and_std_of_the_elites():

@@ -31,7 +31,7 @@ def frames(monkeypatch):
     counter = torch._dynamo.testing.CompileCounterWithBackend("eager")
     compile_ = torch.compile
     monkeypatch.setattr(
-        torch, "compile", lambda function, fullgraph, mode: compile_(function, fullgraph=fullgraph, backend=counter)
+        torch, "compile", lambda function, mode: compile_(function, fullgraph=True, backend=counter)
     )
     yield counter
     torch._dynamo.reset()

@@ -117,7 +117,7 @@ def test_mixed_terms_are_descended(kind, mix):
 
     def cost(actions):
         goal = (actions - 1).square().sum((-1, -2))
-        return Terms(torch.stack([goal, (actions.abs() - 50).clamp(min=0).sum((-1, -2))], -1), mixing.mixer(mix))
+        return Terms(torch.stack([goal, (actions.abs() - 50).clamp(min=0).sum((-1, -2))], -1), mixing.Mixer(mix))
 
     planner = kind(horizon=3, samples=4, iterations=60)
     plan, _ = planner.plan(cost, planner.init(2, SPEC, [0, 1]))
@@ -130,7 +130,7 @@ def test_constraints_are_descended_by_their_penalty(kind):
 
     def cost(actions):
         u = actions[..., 0, 0]
-        return Terms(((u - 2) ** 2)[..., None], mixing.weighted_sum, (u - 1).clamp(min=0), penalty=100.0)
+        return Terms(((u - 2) ** 2)[..., None], mixing.Mixer(), (u - 1).clamp(min=0), penalty=100.0)
 
     planner = kind(horizon=1, samples=2, iterations=80)
     plan, state = planner.plan(cost, planner.init(1, SPEC, [0]))
@@ -194,3 +194,51 @@ def test_callers_gradient_mode_is_left_alone(kind, sphere):
 def test_impossible_options_are_errors(kind, options):
     with pytest.raises(InputError):
         kind(**options)
+
+
+@both
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("mix", ["sum", "z_score", "std_ratio"])
+def test_statistics_of_the_terms_stay_those_of_the_first_population(kind, mix, samples):
+    """Two terms that pull apart: a descent whose objective changed on the way would stall or drift.
+
+    With the moments of the first population the objective is a weighted sum of squares with a known minimum.
+    """
+    centres, first = torch.tensor([1.0, -0.5]), []
+
+    def terms(actions):
+        return (actions[..., None] - centres).square().sum((-2, -3))  # (B, S, 2)
+
+    def cost(actions):
+        first.append(actions.detach())
+        return Terms(terms(actions), mixing.Mixer(mix))
+
+    planner = kind(horizon=3, samples=samples, iterations=80)
+    plan, _ = planner.plan(cost, planner.init(1, SPEC, [3]))
+    weights = torch.ones(2)
+    if mix != "sum":
+        std = terms(first[0])[0].std(0, correction=0)
+        weights = torch.where(std > 0, 1 / std, 1.0)
+    optimum = (weights * centres).sum() / weights.sum()
+    torch.testing.assert_close(plan.actions, optimum.expand(1, 3, 1), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_lbfgs_solves_box_constrained_quadratics(samples):
+    """Random ones of condition 1000 with many active bounds, against projected gradient descent run to the end."""
+    generator = torch.Generator().manual_seed(5)
+    for seed in range(6):
+        basis, _ = torch.linalg.qr(torch.randn(20, 20, generator=generator, dtype=torch.float64))
+        hessian = basis @ torch.diag(torch.logspace(0, 3, 20, dtype=torch.float64)) @ basis.T
+        target = 2 * torch.randn(20, generator=generator, dtype=torch.float64)
+
+        def value(x, hessian=hessian, target=target):
+            return 0.5 * ((x - target) @ hessian * (x - target)).sum(-1)
+
+        x = torch.zeros(20, dtype=torch.float64)
+        for _ in range(20_000):
+            x = (x - (x - target) @ hessian / 1000).clamp(-1, 1)
+        assert 2 < int((x.abs() == 1).sum()) < 20  # bounds are active, but not all
+        planner = LBFGS(horizon=20, samples=samples, iterations=300)
+        plan, _ = planner.plan(lambda a: value(a[..., 0].double()), planner.init(1, Limits([-1], [1]), [seed]))
+        assert plan.cost.item() < value(x).item() * 1.001 + 1e-6

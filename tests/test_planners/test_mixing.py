@@ -28,7 +28,7 @@ def reference(name, values, valid, weights):
 @EVERY
 @pytest.mark.parametrize("weights", [(), WEIGHTS])
 def test_mixers_in_closed_form(name, weights):
-    got = mixing.mixer(name, weights)(VALUES, VALID)
+    got = mixing.Mixer(name, weights)(VALUES, VALID)
     for row in range(3):
         expected = reference(name, VALUES[row], VALID[row], weights or (1.0,) * 3)
         torch.testing.assert_close(got[row].double(), expected, rtol=1e-4, atol=1e-4)
@@ -37,7 +37,7 @@ def test_mixers_in_closed_form(name, weights):
 @EVERY
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 1e30])
 def test_candidates_that_do_not_count_change_nothing(name, bad):
-    mixer, spoilt = mixing.mixer(name, WEIGHTS), torch.where(VALID[..., None], VALUES, bad)
+    mixer, spoilt = mixing.Mixer(name, WEIGHTS), torch.where(VALID[..., None], VALUES, bad)
     assert torch.equal(mixer(spoilt, VALID)[VALID], mixer(VALUES, VALID)[VALID])
 
 
@@ -46,9 +46,9 @@ def test_candidates_that_do_not_count_change_nothing(name, bad):
 def test_a_constant_term_does_not_change_the_order(name, constant):
     values = VALUES.clone()
     values[..., 1] = constant
-    mixed = mixing.mixer(name)(values, torch.ones_like(VALID))
+    mixed = mixing.Mixer(name)(values, torch.ones_like(VALID))
     assert mixed.isfinite().all()
-    rest = mixing.mixer(name)(values[..., [0, 2]], torch.ones_like(VALID))
+    rest = mixing.Mixer(name)(values[..., [0, 2]], torch.ones_like(VALID))
     centred = [x.double() - x.double().mean(1, keepdim=True) for x in (mixed, rest)]
     torch.testing.assert_close(*centred, rtol=0, atol=0.2 if constant == 1e6 else 1e-3)
 
@@ -58,13 +58,13 @@ def test_a_constant_term_does_not_change_the_order(name, constant):
 def test_hardly_any_candidate_that_counts(name, count):
     valid = torch.zeros(3, 40, dtype=torch.bool)
     valid[:, :count] = True
-    assert mixing.mixer(name)(VALUES, valid)[valid].isfinite().all()
+    assert mixing.Mixer(name)(VALUES, valid)[valid].isfinite().all()
 
 
 @EVERY
 def test_rows_are_the_same_bits_alone_and_in_any_batch(name):
     values = torch.randn(17, 137, 3, generator=torch.Generator().manual_seed(1))
-    valid, mixer = values[..., 0] > -1, mixing.mixer(name, WEIGHTS)
+    valid, mixer = values[..., 0] > -1, mixing.Mixer(name, WEIGHTS)
     for rows in (1, 2, 3, 5, 8, 17):
         together = mixer(values[:rows], valid[:rows])
         for row in {0, rows // 2, rows - 1}:
@@ -79,7 +79,7 @@ def test_gradient_of_a_candidate_is_that_of_its_own_terms(name, spread):
     x = (torch.arange(6.0) * spread).view(1, 6).requires_grad_()
     values = torch.stack([2 * x, torch.relu(-1 - x)], dim=-1)  # the second is zero, and without slope
     valid = torch.ones(1, 6, dtype=torch.bool)
-    (slope,) = torch.autograd.grad(mixing.mixer(name)(values, valid).sum(), x)
+    (slope,) = torch.autograd.grad(mixing.Mixer(name)(values, valid).sum(), x)
     std = (2 * x).std(unbiased=False).item() or 1.0
     expected = 2 / std if name == "z_score" else 2.0
     torch.testing.assert_close(slope, torch.full((1, 6), expected))
@@ -87,7 +87,7 @@ def test_gradient_of_a_candidate_is_that_of_its_own_terms(name, spread):
 
 def test_unknown_mixer_is_an_error():
     with pytest.raises(InputError, match="z_score"):
-        mixing.mixer("product")
+        mixing.Mixer("product")
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, -1.0, 1e6])
@@ -123,7 +123,7 @@ def test_a_candidate_with_one_bad_term_never_wins(name, bad):
     def cost(actions):
         first = actions[..., 0, 0]
         spoilt = torch.where(first > 0.5, bad, 0.1 * first.square())
-        return Terms(torch.stack([(first - 0.9).abs(), spoilt], dim=-1), mixing.mixer(name))
+        return Terms(torch.stack([(first - 0.9).abs(), spoilt], dim=-1), mixing.Mixer(name))
 
     planner = CEM(horizon=2, samples=64, iterations=6, elites=8)
     plan, _ = planner.plan(cost, planner.init(2, Limits(low=[-1], high=[1]), [0, 1]))
@@ -139,7 +139,7 @@ def test_the_best_so_far_is_mixed_again_with_every_new_population():
 
     def mix(values, valid):
         seen.append(values.clone())
-        return mixing.z_score(values, valid)
+        return mixing.Mixer("z_score")(values, valid)
 
     def cost(actions):
         return Terms(actions.flatten(2)[..., :2].square(), mix)
@@ -148,7 +148,7 @@ def test_the_best_so_far_is_mixed_again_with_every_new_population():
     plan, _ = planner.plan(cost, planner.init(1, Limits(low=[-1], high=[1]), [0]))
     assert [values.shape[1] for values in seen] == [16, 16 + 3, 16 + 3]
     for before, after in itertools.pairwise(seen):
-        ranked = mixing.z_score(before, torch.ones(before.shape[:2], dtype=torch.bool)).argsort(1)[0, :3]
+        ranked = mixing.Mixer("z_score")(before, torch.ones(before.shape[:2], dtype=torch.bool)).argsort(1)[0, :3]
         assert torch.equal(after[0, 16:], before[0, ranked])
-    final = mixing.z_score(seen[-1], torch.ones(1, 19, dtype=torch.bool))
+    final = mixing.Mixer("z_score")(seen[-1], torch.ones(1, 19, dtype=torch.bool))
     assert plan.cost.item() == final.min().item()

@@ -636,3 +636,70 @@ def test_warm_starts_continue_the_plan_of_the_row(point_dynamics):
     )
     got = [agent.act(torch.zeros(1)).item() for _ in range(4)]
     np.testing.assert_allclose(got, [0.9, 0.8, 0.7, 0.6], atol=0.01)
+
+
+@pytest.mark.parametrize("answer", [[1.0, -1.0], [[torch.nan, 0.0]], [[0.0]]], ids=["flat", "nan", "narrow"])
+def test_a_fallback_that_returns_something_else_is_an_error(point_dynamics, answer):
+    agent = MPC(
+        point_dynamics(),
+        torch.ones(2, 2),
+        rows=2,
+        planner=EVERY["cem"],
+        fallback=lambda seen: torch.tensor(answer),
+    )
+    with pytest.raises(PlannerFailure, match=r"finite actions of shape \(2, 2\)"):
+        agent.act(torch.full((2, 2), torch.nan))
+
+
+@pytest.mark.parametrize("goal", [None, torch.ones(2, dtype=torch.float64)])
+def test_observations_may_change_their_precision(point_dynamics, goal):
+    cost = None if goal is not None else lambda imagined: imagined.z_BSLD.square().sum((-1, -2))
+    agents = [MPC(point_dynamics(), goal, planner=EVERY["cem"], cost=cost) for _ in range(2)]
+    for t in range(4):
+        frame = torch.full((2,), 0.25 * t, dtype=torch.float32 if t % 2 else torch.float64)
+        assert torch.equal(agents[0].act(frame), agents[1].act(frame.double()))
+
+
+def test_without_a_goal_the_first_observation_says_what_they_are_like(point_dynamics):
+    agent = MPC(point_dynamics(), planner=EVERY["cem"], cost=lambda imagined: imagined.z_BSLD.sum((-1, -2)))
+    agent.act(torch.zeros(2))
+    with pytest.raises(InputError, match=r"expected torch.float32 of shape"):
+        agent.act(torch.zeros(3))
+
+
+def test_a_narrower_range_is_searched_at_the_scale_of_the_data(point_dynamics):
+    dynamics = point_dynamics()
+    agent = MPC(dynamics, torch.ones(2), planner=EVERY["cem"], limits=Limits(low=[-0.5] * 2, high=[0.5] * 2))
+    agent.act(torch.zeros(2))
+    assert torch.equal(agent._state.initial_std, torch.tensor(dynamics.action_spec.std))
+
+
+def test_rows_may_be_given_as_a_mask(point_dynamics):
+    agents = [MPC(point_dynamics(), torch.ones(3, 2), rows=3, planner=EVERY["cem"]) for _ in range(2)]
+    for rows, agent in zip(([True, False, True], [0, 2]), agents, strict=True):
+        agent.act(torch.zeros(3, 2))
+        agent.reset(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), rows=rows)
+    assert torch.equal(agents[0].act(torch.zeros(3, 2)), agents[1].act(torch.zeros(3, 2)))
+
+
+def test_a_class_instead_of_a_planner_and_a_goal_that_is_not_finite_are_errors(point_dynamics):
+    with pytest.raises(InputError, match=r"planner=CEM\(\.\.\.\)"):
+        MPC(point_dynamics(), planner=CEM)
+    with pytest.raises(InputError, match="not finite"):
+        MPC(point_dynamics(), torch.tensor([1.0, torch.nan]), planner=EVERY["cem"])
+
+
+def test_smoothness_counts_from_what_was_executed(point_dynamics):
+    """With nothing else to gain, the first action repeats the last one."""
+    seen = []
+    agent = MPC(
+        point_dynamics(),
+        planner=EVERY["cem"],
+        cost=lambda imagined: seen.append(imagined) or imagined.z_BSLD.sum((-1, -2)),
+    )
+    executed = [agent.act(torch.zeros(2)) for _ in range(4)]
+    imagined = seen[-1]
+    assert torch.equal(imagined.past_B2A[0], torch.stack(executed[1:3]))
+    expected = imagined.actions_BSHA[0, :, 0] - executed[2]
+    assert torch.equal(imagined.changes()[0, :, 0], expected)
+    assert imagined.changes(2).shape == imagined.actions_BSHA.shape

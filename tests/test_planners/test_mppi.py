@@ -9,14 +9,14 @@ LIMITS = Limits(low=[-1.0], high=[1.0])
 GENERATOR = torch.Generator().manual_seed(0)
 CANDIDATES = torch.randn(2, 40, 3, 1, generator=GENERATOR)
 COSTS = torch.rand(2, 40, generator=GENERATOR) * 3
-SEARCH = Search(torch.full((2, 3, 1), 0.5), torch.full((2, 3, 1), 2.0), torch.ones(1))
+SEARCH = Search(torch.full((2, 3, 1), 0.5), torch.full((2, 3, 1), 2.0), torch.ones(1), None)
 
 
 def weights_of(planner, costs):
     """The weights, read off the mean of one-hot candidates."""
     rows, count = costs.shape
     one_hot = torch.eye(count).expand(rows, -1, -1)[..., None]  # (B, P, H = P, 1)
-    start = Search(torch.zeros(rows, count, 1), torch.ones(rows, count, 1), torch.ones(1))
+    start = Search(torch.zeros(rows, count, 1), torch.ones(rows, count, 1), torch.ones(1), None)
     return planner.update(start, Population(one_hot, costs)).mean[..., 0]
 
 

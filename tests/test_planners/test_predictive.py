@@ -31,7 +31,7 @@ def test_noise_is_a_spline(knots, order, recorder, sphere):
 
 
 def test_tie_goes_to_the_first():
-    search = Search(torch.zeros(1, 2, 1), torch.ones(1, 2, 1), torch.ones(1))
+    search = Search(torch.zeros(1, 2, 1), torch.ones(1, 2, 1), torch.ones(1), None)
     candidates = torch.arange(6.0).view(1, 3, 2, 1)
     after = PredictiveSampling().update(search, Population(candidates, torch.tensor([[2.0, 1.0, 1.0]])))
     assert torch.equal(after.mean, candidates[:, 1])

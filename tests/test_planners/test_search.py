@@ -320,7 +320,7 @@ def adversarial(actions):
     total = actions.sum((-1, -2))
     violation = (-2 - total).clamp(min=0)
     value = torch.where(violation > 0, -1e6, (total - 1).square())
-    return Terms(value[..., None], mixing.weighted_sum, violation, penalty=1e7)
+    return Terms(value[..., None], mixing.Mixer(), violation, penalty=1e7)
 
 
 @pytest.mark.parametrize("returns", ["best", "mean"])
@@ -339,7 +339,7 @@ def test_an_infeasible_plan_never_beats_a_feasible_one(make_planner, returns):
 def test_where_nothing_is_feasible_the_least_violation_is_returned(make_sampling_planner, recorder):
     def cost(actions):
         total = actions.sum((-1, -2))
-        return Terms(-total[..., None].square() * 1e4, mixing.weighted_sum, 10 + total)
+        return Terms(-total[..., None].square() * 1e4, mixing.Mixer(), 10 + total)
 
     planner, seen = make_sampling_planner(), recorder(cost)
     plan, _ = planner.plan(seen, planner.init(3, SPEC, range(3)))
@@ -354,7 +354,7 @@ def test_violations_that_are_not_finite_count_as_a_bad_cost(make_sampling_planne
     def cost(actions):
         first = actions[..., 0, 0]
         violation = torch.where(first > 0.5, bad, torch.zeros_like(first))
-        return Terms((first - 0.9).square()[..., None], mixing.weighted_sum, violation)
+        return Terms((first - 0.9).square()[..., None], mixing.Mixer(), violation)
 
     planner = make_sampling_planner(horizon=2, samples=64)
     plan, _ = planner.plan(cost, planner.init(2, SPEC, [0, 1]))
@@ -399,7 +399,7 @@ def test_rows_are_the_same_bits_with_every_proposal(sphere, name, returns):
 def test_rows_are_the_same_bits_with_mixed_terms(make_sampling_planner, mix):
     def cost(actions):
         first, second = actions.square().sum((-1, -2)), (actions - 0.5).abs().sum((-1, -2))
-        return Terms(torch.stack([first, 10 * second], -1), mixing.mixer(mix), (second - 3).clamp(min=0))
+        return Terms(torch.stack([first, 10 * second], -1), mixing.Mixer(mix), (second - 3).clamp(min=0))
 
     assert_rows_alone(make_sampling_planner(horizon=7, samples=33), cost, SPEC, (1, 2, 3, 5, 8, 17))
 
