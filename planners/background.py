@@ -38,8 +38,9 @@ class BackgroundMPC(MPC):
         plan A    a0   a1   a2   a3                      search for B starts at 2 and takes less than two steps
         plan B              a2   a3   b2   b3 ...        enters at 4: nothing jumps
 
-    Only a first plan, when no row has one yet, is waited for. A row whose search fails keeps its plan; where a plan
-    ends before the next arrives, and for a row that has none, the fallback acts. Results depend on the machine.
+    Only a first plan is waited for: when no row has one, or a row has none and the fallback is to raise. A row whose
+    search fails keeps its plan; where a plan ends before the next arrives, and for a row that has none, the fallback
+    acts. Results depend on the machine.
 
     Args:
         dt: seconds per environment step; clock: seconds, for `command`.
@@ -79,12 +80,12 @@ class BackgroundMPC(MPC):
         """See `MPC.act`."""
         stamp = self._clock()
         self._arrive()
-        if (self._cursor < 0).all():
+        waiting = self._cursor < 0
+        if waiting.all() or (waiting.any() and self.fallback == "raise"):
             action = self._wait_for_first(observation)
             self._publish(stamp)
             return action
         frame, blind = self._observe(observation)
-        waiting = self._cursor < 0
         due = self._hurry or waiting.any() or self._cursor.max() >= self.replan_every
         if self._running is None and due and not blind.all():
             self._start(torch.nonzero(~blind)[:, 0])
@@ -92,10 +93,8 @@ class BackgroundMPC(MPC):
         helpless = waiting | (self._cursor >= self.planner.horizon)
         if helpless.any():
             actions[helpless] = self._without_plan(frame, helpless)
-        everyone = torch.arange(len(actions))
-        actions = self._limits.project(actions[:, None, None], self._past(everyone))[
-            :, 0, 0
-        ]  # a late plan may jump
+        past = self._past(torch.arange(len(actions)))
+        actions = self._limits.project(actions[:, None, None], past)[:, 0, 0]  # a late plan may jump
         self._cursor[~waiting] += 1
         self._since += 1
         action = self._did(actions, blind, observation)

@@ -411,3 +411,14 @@ def test_a_search_for_the_old_goal_is_not_entered(world):
 def test_dt_must_be_positive(world):
     with pytest.raises(InputError, match="dt must be positive"):
         BackgroundMPC(from_step(world.step, LIMITS), cost=world.cost, planner=CEM(**PLANNER), dt=0)
+
+
+def test_a_row_that_was_reset_waits_for_its_plan_if_nobody_else_may_act(make_agent, world):
+    agent = make_agent(took=0.5, rows=2, replan_every=8)
+    agent.act(torch.zeros(2, 1))
+    agent.act(torch.zeros(2, 1))
+    before = agent._plans[0].clone()
+    agent.reset(rows=[1])
+    actions = agent.act(torch.zeros(2, 1))
+    assert torch.equal(actions[0], before[2])  # the other row's plan goes on
+    assert torch.equal(actions[1], agent._plans[1, 0])
