@@ -38,9 +38,9 @@ class BackgroundMPC(MPC):
         plan A    a0   a1   a2   a3                      search for B starts at 2 and takes less than two steps
         plan B              a2   a3   b2   b3 ...        enters at 4: nothing jumps
 
-    Only a first plan is waited for: when no row has one, or a row has none and the fallback is to raise. A row whose
-    search fails keeps its plan; where a plan ends before the next arrives, and for a row that has none, the fallback
-    acts. Results depend on the machine.
+    Only a first plan is waited for: when no row has one, or a row has none and the fallback is to raise. A row
+    whose search fails keeps its plan; where a plan ends before the next arrives, and for a row that has none, the
+    fallback acts. Results depend on the machine.
 
     Args:
         dt: seconds per environment step; clock: seconds, for `command`.
