@@ -94,4 +94,6 @@ class CategoricalCEM(CEM):
     """
 
     def __init__(self, *, groups: tuple[int, ...] = (), smoothing: float = 0.05, **options: Any) -> None:
-        super().__init__(**{"proposal": Categorical(groups=groups, smoothing=smoothing)} | options)
+        if options.get("proposal") is not None:
+            raise InputError("categorical CEM draws categories; for another proposal take CEM")
+        super().__init__(**options | {"proposal": Categorical(groups=groups, smoothing=smoothing)})

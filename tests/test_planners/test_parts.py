@@ -11,6 +11,8 @@ from planners import (
     LBFGS,
     PLANNERS,
     PROPOSALS,
+    Categorical,
+    CategoricalCEM,
     Chain,
     Effort,
     GoalDistance,
@@ -18,6 +20,7 @@ from planners import (
     Limits,
     Spline,
     Sum,
+    White,
 )
 from planners.parts import recommended
 
@@ -122,3 +125,10 @@ def test_settings_that_do_not_exist_are_errors(kind, spec):
 
 def test_tables_are_what_the_package_shows():
     assert KINDS == {"planner": PLANNERS, "cost": COSTS, "proposal": PROPOSALS}
+
+
+def test_categorical_cem_stays_categorical_when_settings_are_given_in_full():
+    planner = CategoricalCEM(proposal=None, samples=16)  # as a configuration gives them
+    assert isinstance(planner.proposal, Categorical)
+    with pytest.raises(InputError, match="CEM"):
+        CategoricalCEM(proposal=White())
