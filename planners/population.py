@@ -1,4 +1,4 @@
-"""Where a search stands: its distribution, its scored candidates, and the best of them."""
+"""What a search is about and where it stands: its distribution, its scored candidates, and the best of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,26 @@ from torch import Tensor
 
 from planners import mixing
 from planners.limits import Limits
+from planners.types import Cost, PlanState
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What one call of `Planner.plan` is about."""
+
+    cost: Cost
+    state: PlanState
+    committed: Tensor | None
+
+    def limited(self, actions_BSHA: Tensor) -> Tensor:
+        """The actions within the limits, beginning with what is committed."""
+        limits, past = self.state.limits, self.state.past
+        if self.committed is None:
+            return limits.project(actions_BSHA, past)
+        begin = self.committed.to(actions_BSHA)[:, None].expand(-1, actions_BSHA.shape[1], -1, -1)
+        count = begin.shape[2]
+        whole = torch.cat([begin, actions_BSHA[:, :, count:]], dim=2)
+        return torch.cat([begin, limits.project(whole, past)[:, :, count:]], dim=2)
 
 
 @dataclass(frozen=True)

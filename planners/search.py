@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,28 +17,9 @@ from planners import mixing, noise
 from planners.clock import Clock
 from planners.errors import InputError
 from planners.limits import Limits
-from planners.population import Found, Population, Scored, Search
+from planners.population import Found, Population, Problem, Scored, Search
 from planners.proposals import Coloured, Proposal
 from planners.types import ActionSpec, Cost, Plan, PlanState, Terms
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What one call of `Planner.plan` is about."""
-
-    cost: Cost
-    state: PlanState
-    committed: Tensor | None
-
-    def limited(self, actions_BSHA: Tensor) -> Tensor:
-        """The actions within the limits, beginning with what is committed."""
-        limits, past = self.state.limits, self.state.past
-        if self.committed is None:
-            return limits.project(actions_BSHA, past)
-        begin = self.committed.to(actions_BSHA)[:, None].expand(-1, actions_BSHA.shape[1], -1, -1)
-        count = begin.shape[2]
-        whole = torch.cat([begin, actions_BSHA[:, :, count:]], dim=2)
-        return torch.cat([begin, limits.project(whole, past)[:, :, count:]], dim=2)
 
 
 class Planner(ABC):
