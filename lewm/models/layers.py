@@ -16,7 +16,7 @@ _ONEDNN_LINEAR = (
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`, but by oneDNN for float32 on a CPU without gradients: (..., in) -> (..., out).
 
-    There torch asks MKL, which uses half the vector width on AMD: 84 GFLOP/s a core where oneDNN has 185.
+    There torch asks MKL, which on an AMD core reaches half of what oneDNN does (docs/results/cpu_linear.txt).
     """
     plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
     if plain or torch.is_grad_enabled() or _ONEDNN_LINEAR is None:
