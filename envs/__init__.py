@@ -5,7 +5,7 @@ from __future__ import annotations
 import gymnasium
 
 from envs.policies import GoalDirected, Mixed, OrnsteinUhlenbeck, Straight, UniformHold
-from envs.rollout import rollout
+from envs.rollout import Recorder, record, rollout
 from envs.task import GoalEnv, GoalTask
 from envs.two_room import TwoRoom
 
@@ -17,9 +17,11 @@ __all__ = [
     "GoalTask",
     "Mixed",
     "OrnsteinUhlenbeck",
+    "Recorder",
     "Straight",
     "TwoRoom",
     "UniformHold",
+    "record",
     "rollout",
 ]
 

@@ -7,7 +7,8 @@ and does not end on success: success is a measurement, so every episode of an ev
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import gymnasium
@@ -21,7 +22,8 @@ class GoalTask(ABC):
 
     A subclass sets `rows`, `low`, `high` (float32 (A,), raw action bounds), `image_shape` (h, w, 3) and
     `state_dim`, and fills in the abstract methods. States are float64 (B, state_dim) and hold *everything* the
-    future depends on: `reset(states=get_state())` continues exactly.
+    future depends on: `reset(states=get_state())` continues exactly. Data sets record `version`, raised whenever the
+    same state and action give something else, and `rendering`, JSON facts that decide what an image looks like.
     """
 
     rows: int
@@ -29,6 +31,8 @@ class GoalTask(ABC):
     high: np.ndarray
     image_shape: tuple[int, int, int]
     state_dim: int
+    version: ClassVar[int] = 0
+    rendering: Mapping[str, Any] = MappingProxyType({"backend": "numpy"})
 
     @abstractmethod
     def sample_state(self, rng: np.random.Generator) -> np.ndarray:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +16,29 @@ from experiments.build import build_task
 from experiments.runs import at_least, progress, provenance, say
 from lewm import registry
 from lewm.data import Column, DatasetInfo, EpisodeReader, EpisodeWriter
-from lewm.data.schema import read_log
+from lewm.data.log import committed_ids, log_paths
+from lewm.data.writer import IN_FLIGHT
+from lewm.types import InputError
+
+LOOK_EVERY = 0.2  # seconds between two looks at what the workers have committed
 
 
 def collect(config: Mapping[str, Any]) -> Path:
     """Record the episodes that are still missing; see `configs/collect.yaml` for the settings."""
     folder, count, steps = Path(config["out"]), config["episodes"], config["steps"]
-    at_least(config, episodes=1, steps=1, rows=1, frame_stride=1, seed=0)
-    policy = registry.build("policy", config["policy"])
+    at_least(config, episodes=1, steps=1, rows=1, workers=1, frame_stride=1, seed=0)
+    if config["rows"] > IN_FLIGHT:
+        raise InputError(
+            f"rows must be at most {IN_FLIGHT}, got {config['rows']}: so many episodes may be in flight"
+        )
+    registry.build("policy", config["policy"])
     info = _info(config)
     begin = time.perf_counter()
-    with EpisodeWriter(folder, info) as writer:
-        done = {c.id for log in folder.glob("episodes-*.jsonl") for c in read_log(log)[0]}
-        missing = [i for i in range(count) if i not in done]
-        with progress(count, "collect", "episodes", initial=count - len(missing)) as bar:
-            for first in range(0, len(missing), config["rows"]):
-                ids = missing[first : first + config["rows"]]
-                task = build_task(config["env"], len(ids))
-                writer.commit(
-                    envs.rollout(
-                        task,
-                        policy,
-                        ids,
-                        seed=config["seed"],
-                        steps=steps,
-                        frame_stride=config["frame_stride"],
-                    )
-                )
-                bar.update(len(ids))
+    with EpisodeWriter(folder, info):  # the folder is ours, or an error; made once, before there are workers
+        done = committed_ids(folder)
+    missing = [i for i in range(count) if i not in done]
+    with progress(count, "collect", "episodes", initial=count - len(missing)) as bar:
+        _record(config, info, missing, bar.update)
     seconds = time.perf_counter() - begin
     reader = EpisodeReader(folder)
     frames = len(missing) * info.columns["pixels"].rows(steps)
@@ -48,12 +47,73 @@ def collect(config: Mapping[str, Any]) -> Path:
     return folder
 
 
+def _record(config: Mapping[str, Any], info: DatasetInfo, ids: Sequence[int], tick: Callable[[int], Any]) -> None:
+    """Share the work items out, each worker its own writer; which of them records an episode changes nothing."""
+    workers = min(config["workers"], max(1, len(ids)))
+    if workers == 1:
+        record_part(config, info, "w0000", ids, tick)
+        return
+    logs = Path(config["out"])
+    seen = start = _lines(logs)
+    start_method = "forkserver" if os.name == "posix" else "spawn"  # a fork after OpenGL was used hangs
+    with ProcessPoolExecutor(workers, get_context(start_method)) as pool:
+        jobs = {
+            pool.submit(record_part, config, info, f"w{number:04d}", ids[number::workers])
+            for number in range(workers)
+        }
+        while jobs:
+            done, jobs = wait(jobs, LOOK_EVERY)
+            now = _lines(logs)
+            tick(now - seen)
+            seen = now
+            try:
+                for job in done:
+                    job.result()
+            except BrokenProcessPool:
+                raise InputError(
+                    f"a collecting process was killed after {seen - start} episodes (out of memory?); "
+                    "run the same command again to go on, with fewer rows if memory is short"
+                ) from None
+
+
+def record_part(
+    config: Mapping[str, Any],
+    info: DatasetInfo,
+    writer_name: str,
+    ids: Sequence[int],
+    tick: Callable[[int], Any] = lambda _: None,
+) -> None:
+    """Record these episodes under one writer's name, `rows` of them at once."""
+    registry.load_plugins(config["plugins"])
+    policy = registry.build("policy", config["policy"])
+    with EpisodeWriter(config["out"], info, writer=writer_name) as writer:
+        for first in range(0, len(ids), config["rows"]):
+            recordings = [writer.begin(i) for i in ids[first : first + config["rows"]]]
+            task = build_task(config["env"], len(recordings))
+            envs.record(
+                task,
+                policy,
+                recordings,
+                seed=config["seed"],
+                steps=config["steps"],
+                frame_stride=config["frame_stride"],
+            )
+            writer.commit(recordings)
+            tick(len(recordings))
+
+
+def _lines(folder: Path) -> int:
+    """Episodes committed so far, by all writers."""
+    return sum(path.read_bytes().count(b"\n") for path in log_paths(folder))
+
+
 def _info(config: Mapping[str, Any]) -> DatasetInfo:
     task = build_task(config["env"], 1)
     columns = {
-        "pixels": Column("uint8", task.image_shape, config["frame_stride"], "zstd:3"),
+        "pixels": Column("uint8", task.image_shape, config["frame_stride"], config["codec"]),
         "state": Column("float64", (task.state_dim,)),
-        "action": Column("float32", (len(task.low),)),
+        "action": Column("float32", (len(task.low),), transition=True),
     }
     source = {key: config[key] for key in ("env", "policy", "seed", "steps", "frame_stride", "plugins")}
+    source |= {"task": {"version": task.version, "rendering": dict(task.rendering)}}
     return DatasetInfo(columns, tuple(task.low.tolist()), tuple(task.high.tolist()), source, provenance())

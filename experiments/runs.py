@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lewm.types import InputError
 
-PLACES = {"out", "run", "data", "rows"}  # settings that change no result
+PLACES = {"out", "run", "data", "rows", "workers"}  # settings that change no result
 
 
 def claim_folder(folder: Path, verb: str, settings: Mapping[str, Any], outputs: Sequence[str] = ()) -> None:
@@ -86,7 +86,7 @@ def read_json(path: Path) -> Any:
 
 def provenance() -> dict[str, Any]:
     """Versions, machine and commit, for the record."""
-    packages = ("lewm", "torch", "numpy", "gymnasium")
+    packages = ("lewm", "torch", "numpy", "gymnasium", "zstandard")
     return {
         "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

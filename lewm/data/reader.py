@@ -1,62 +1,102 @@
-"""Read a data set: its committed episodes, their rows and frames, its fingerprint."""
+"""Read a data set: its committed episodes, their rows and frames, its fingerprint, its faults."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import zstandard
 
-from lewm.data.schema import Commit, DatasetInfo, checksum, read_log
-from lewm.types import ActionSpec, InputError
+from lewm.data.log import Commit, checksum, read_table
+from lewm.data.schema import DatasetInfo
+from lewm.data.shard_reader import CACHES, ShardReader, available_memory
+from lewm.data.statistics import Statistics, column_statistics
+from lewm.types import ActionSpec, Episode, InputError, nearest
+
+ADVICE = "restore the file, or copy what is intact with `lewm data convert --skip-damaged`"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with a set: of an episode (its id), or of a file as a whole (None)."""
+
+    episode: int | None
+    text: str
 
 
 class EpisodeReader:
     """A data set opened for reading: memory-mapped, only committed episodes, ordered by id.
 
+    Costs no Python object per episode; may be pickled and shared with forked or spawned workers.
+
+    Args:
+        folder: of the set.
+        cache: `none` (memory-mapped), `compressed` (files in memory) or `ram` (decoded rows in memory).
+        skip_damaged: leave out, and list in `faults`, episodes whose log line or files are damaged, where it shows
+            without reading everything; else they are an error.
+
     Raises:
         InputError: not a data set, no committed episode, a file shorter than its commits say, an id twice.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, *, cache: str = "none", skip_damaged: bool = False) -> None:
+        self.folder, self.cache = Path(folder), cache
+        if cache not in CACHES:
+            raise InputError(f"unknown cache '{cache}': {nearest(cache, list(CACHES))}")
         self.info = DatasetInfo.read(self.folder)
-        logs = sorted(self.folder.glob("episodes-*.jsonl"))
-        self.episodes: list[Commit] = sorted((c for log in logs for c in read_log(log)[0]), key=lambda c: c.id)
-        if not self.episodes:
+        self.table, lines = read_table(self.folder, list(self.info.columns))
+        self.faults = [Fault(None, text) for text in lines]
+        self._open_shards()
+        short = self._cut_short()
+        self.faults += short.values()
+        if self.faults and not skip_damaged:
+            raise InputError(self.faults[0].text)
+        if short:
+            keep = np.array([k for k in range(len(self)) if k not in short], np.int64)
+            self.table = self.table.take(keep)
+            self._open_shards()
+        if not len(self.table):
             raise InputError(f"{self.folder} holds no committed episode; run `lewm collect` again to fill it")
-        ids = [episode.id for episode in self.episodes]
-        if len(set(ids)) != len(ids):
-            twice = next(i for i, j in pairwise(ids) if i == j)
-            raise InputError(f"{self.folder} holds episode {twice} twice; remove one of its writers' logs")
-        self._files: dict[tuple[str, str], np.ndarray] = {}
-        self._decompressor = zstandard.ZstdDecompressor()
-        for episode in self.episodes:
-            self._check_span(episode)
+        if cache == "ram":
+            self._check_memory()
 
     def __len__(self) -> int:
-        return len(self.episodes)
+        return len(self.table)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_shards"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open_shards()
 
     @property
     def ids(self) -> np.ndarray:
         """Episode ids (E,), ascending."""
-        return np.array([episode.id for episode in self.episodes])
+        return self.table.ids
 
     @property
     def steps(self) -> np.ndarray:
         """Environment steps T of each episode (E,)."""
-        return np.array([episode.steps for episode in self.episodes])
+        return self.table.steps
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """A hash of content and identity; independent of writers, shards and order of arrival."""
-        digest = hashlib.sha256(json.dumps(self.info.to_json()["columns"], sort_keys=True).encode())
-        for episode in self.episodes:
-            digest.update(json.dumps([episode.id, episode.steps, sorted(episode.crc32.items())]).encode())
+        """A hash of content and identity; independent of writers, shards, order and level of compression."""
+        columns = self.info.to_json()["columns"]
+        for name, column in self.info.columns.items():
+            if column.lossless:
+                del columns[name]["codec"]
+        digest = hashlib.sha256(json.dumps(columns, sort_keys=True).encode())
+        digest.update(json.dumps([self.info.action_low, self.info.action_high]).encode())
+        digest.update(self.ids.astype("<i8").tobytes() + self.steps.astype("<i8").tobytes())
+        for name in sorted(self.info.columns):
+            digest.update(self.table.places[name]["content"].astype("<u8").tobytes())
         return digest.hexdigest()[:16]
 
     @property
@@ -64,88 +104,137 @@ class EpisodeReader:
         """Bytes on disk below `shards/`."""
         return sum(path.stat().st_size for path in self.folder.glob("shards/*/*"))
 
-    def column(self, name: str, episode: int) -> np.ndarray:
-        """All rows of a column of the episode at this position (not id): (rows, *shape)."""
-        first, last = self.episodes[episode].rows[name]
-        return self.gather(name, np.full(last - first, episode), np.arange(last - first))
+    def facts(self, position: int) -> dict[str, Any]:
+        """What was noted about the episode at this position (not id): seed, policy, success."""
+        return dict(self._commit(position).facts)
 
-    def gather(self, name: str, episodes: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Rows of a column: episode positions and row numbers of one shape (...) -> (..., *shape)."""
-        column = self.info.columns[name]
-        read = self._read_compressed if column.compressed else self._read_raw
-        out = np.empty((episodes.size, column.row_bytes), np.uint8)
-        for k, (episode, row) in enumerate(zip(episodes.flat, rows.flat, strict=True)):
-            out[k] = read(name, self.episodes[episode], row)
-        return out.view(column.dtype).reshape(*episodes.shape, *column.shape)
+    def column(self, name: str, position: int) -> np.ndarray:
+        """All rows of a column of the episode at this position: T of a transition column, else T // stride + 1."""
+        column, steps = self._column(name), int(self.steps[position])
+        count = steps if column.transition else column.rows(steps)
+        return self.gather(name, np.full(count, position), np.arange(count))
 
-    def _read_raw(self, name: str, commit: Commit, row: int) -> np.ndarray:
-        size = self.info.columns[name].row_bytes
-        begin = (commit.rows[name][0] + row) * size
-        return self._open(commit.shard, f"{name}.bin")[begin : begin + size]
+    def episode(self, position: int) -> Episode:
+        """The whole episode at this position, as it was given to the writer."""
+        columns = {name: self.column(name, position) for name in self.info.columns}
+        return Episode(int(self.ids[position]), columns, self.facts(position))
 
-    def _read_compressed(self, name: str, commit: Commit, row: int) -> np.ndarray:
-        ends = self._open(commit.shard, f"{name}.idx").view("<u8")
-        index = commit.rows[name][0] + row
-        begin = commit.bytes[name][0] if row == 0 else int(ends[index - 1])
-        data = self._open(commit.shard, f"{name}.bin")[begin : int(ends[index])]
-        try:
-            frame = np.frombuffer(self._decompressor.decompress(data), np.uint8)
-        except zstandard.ZstdError:
-            frame = np.empty(0, np.uint8)
-        if len(frame) != self.info.columns[name].row_bytes:
-            place = f"{self.folder}/shards/{commit.shard}/{name}.bin"
-            raise InputError(f"{place}: frame {row} of episode {commit.id} is damaged; restore the file")
-        return frame
+    def gather(
+        self, name: str, positions: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Rows of a column: episode positions and row numbers of one shape (...) -> (..., *shape).
 
-    def action_spec(self, episodes: np.ndarray) -> ActionSpec:
+        Args:
+            out: uint8 (n, row_bytes), contiguous, to be filled and returned under the column's dtype and shape.
+        """
+        column = self._column(name)
+        places, position, row = self.table.places[name], positions.ravel(), rows.ravel()
+        if (row < 0).any() or (row > self.steps[position] // column.stride).any():
+            raise IndexError(f"column '{name}': a row outside of its episode")
+        if out is None:
+            out = np.empty((len(position), column.row_bytes), np.uint8)
+        index = places["row"][position] + row
+        begin = np.where(row == 0, places["begin"][position], -1) if column.compressed else index
+        shard = self.table.shard[position]
+        for number in np.unique(shard):
+            where = np.flatnonzero(shard == number)
+            whole = len(where) == len(shard)
+            target = out if whole else np.empty((len(where), column.row_bytes), np.uint8)
+            damaged = self._shards[number].fill(name, index[where], begin[where], target)
+            if damaged is not None:
+                k = where[damaged]
+                path = self._shards[number].folder / f"{name}.bin"
+                raise InputError(f"{path}: row {row[k]} of episode {self.ids[position[k]]} is damaged; {ADVICE}")
+            if not whole:
+                out[where] = target
+        return out.view(column.dtype).reshape(*positions.shape, *column.shape)
+
+    def statistics(self, name: str, positions: np.ndarray) -> Statistics:
+        """Mean, standard deviation and range of a column over these episodes, one pass, in bounded memory."""
+        return column_statistics(self, name, positions)
+
+    def action_spec(self, positions: np.ndarray) -> ActionSpec:
         """Bounds as recorded, mean and standard deviation of the actions of these episodes; raw units."""
-        actions = np.concatenate([self.column("action", int(episode))[:-1] for episode in episodes])
-        spread = np.maximum(actions.std(0), 1e-6)
-        return ActionSpec(self.info.action_low, self.info.action_high, actions.mean(0), spread)
+        found = self.statistics("action", positions)
+        return ActionSpec(self.info.action_low, self.info.action_high, found.mean, np.maximum(found.std, 1e-6))
 
-    def verify(self) -> Iterator[str]:
-        """Check every checksum; yields one line per fault."""
-        for commit in self.episodes:
-            for name, column in self.info.columns.items():
-                begin, end = self._span(commit, name)
-                lengths = None
-                if column.compressed:
-                    first, last = commit.rows[name]
-                    ends = self._open(commit.shard, f"{name}.idx").view("<u8")[first:last]
-                    lengths = np.diff(ends, prepend=np.uint64(begin))
-                if checksum(self._open(commit.shard, f"{name}.bin")[begin:end], lengths) != commit.crc32[name]:
-                    yield f"episode {commit.id}: '{name}' of shard {commit.shard} does not match its checksum"
+    def verify(self) -> Iterator[Fault]:
+        """Check every checksum of every episode, one episode at a time; yields what is wrong.
 
-    def _span(self, commit: Commit, name: str) -> tuple[int, int]:
-        """Byte range of an episode in `<name>.bin`."""
-        column = self.info.columns[name]
+        The set is best opened with `skip_damaged`: the faults found at opening come first.
+        """
+        yield from self.faults
+        for position in range(len(self)):
+            for name in self.info.columns:
+                text = self.check(position, name)
+                if text is not None:
+                    yield Fault(int(self.ids[position]), text)
+
+    def check(self, position: int, name: str) -> str | None:
+        """A sentence if a column of the episode at this position does not match its checksum."""
+        column, place = self._column(name), self.table.places[name][position]
+        shard, lengths = self._shards[self.table.shard[position]], None
+        row, begin, end = int(place["row"]), int(place["begin"]), int(place["end"])
         if column.compressed:
-            return tuple(commit.bytes[name])
-        first, last = commit.rows[name]
-        return first * column.row_bytes, last * column.row_bytes
+            ends = shard.file(f"{name}.idx").view("<i8")[row : row + column.rows(int(self.steps[position]))]
+            lengths = np.diff(ends, prepend=begin)
+        if checksum(shard.file(f"{name}.bin")[begin:end], lengths) == place["crc32"]:
+            return None
+        path = shard.folder / f"{name}.bin"
+        return f"{path}: '{name}' of episode {self.ids[position]} does not match its checksum; {ADVICE}"
 
-    def _check_span(self, commit: Commit) -> None:
-        if commit.rows.keys() != self.info.columns.keys():
-            raise InputError(f"{self.folder}: the log line of episode {commit.id} does not name the set's columns")
-        for name in self.info.columns:
-            needed = [(f"{name}.bin", self._span(commit, name)[1])]
-            if self.info.columns[name].compressed:
-                needed.append((f"{name}.idx", commit.rows[name][1] * 8))
-            for file, size in needed:
-                if len(self._open(commit.shard, file)) < size:
-                    raise InputError(
-                        f"{self.folder}/shards/{commit.shard}/{file} is cut short: episode {commit.id} needs "
-                        f"{size} bytes; restore the file, or delete the set and collect again"
-                    )
+    def _column(self, name: str) -> Any:
+        if name not in self.info.columns:
+            raise InputError(f"{self.folder} has no column '{name}': {nearest(name, list(self.info.columns))}")
+        return self.info.columns[name]
 
-    def _open(self, shard: str, file: str) -> np.ndarray:
-        """The bytes of a file, memory-mapped; an index ends at a whole entry."""
-        key = (shard, file)
-        if key not in self._files:
-            path = self.folder / "shards" / shard / file
+    def _commit(self, position: int) -> Commit:
+        path = self.folder / self.table.logs[self.table.log[position]]
+        with path.open("rb") as file:
+            file.seek(int(self.table.offset[position]))
             try:
-                data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
-            except FileNotFoundError:
-                raise InputError(f"{path} is missing; restore it, or delete the set and collect again") from None
-            self._files[key] = data[: len(data) // 8 * 8] if file.endswith(".idx") else data
-        return self._files[key]
+                return Commit.parse(file.readline())
+            except ValueError as error:
+                raise InputError(f"{path} has changed since it was opened ({error}); open the set again") from None
+
+    def _open_shards(self) -> None:
+        columns, table = self.info.columns, self.table
+        committed = {name: np.zeros((len(table.shards), 2), np.int64) for name in columns}
+        for name, place in table.places.items():
+            last = place["row"] + table.steps // columns[name].stride + 1
+            np.maximum.at(committed[name][:, 0], table.shard, last)
+            np.maximum.at(committed[name][:, 1], table.shard, place["end"])
+        self._shards = [
+            ShardReader(
+                self.folder / "shards" / shard,
+                columns,
+                {name: (int(c[number, 0]), int(c[number, 1])) for name, c in committed.items()},
+                self.cache,
+            )
+            for number, shard in enumerate(table.shards)
+        ]
+
+    def _cut_short(self) -> dict[int, Fault]:
+        """Position -> fault, of episodes whose bytes are not all there."""
+        found: dict[int, Fault] = {}
+        for number, shard in enumerate(self._shards):
+            for name, column in self.info.columns.items():
+                place, steps = self.table.places[name], self.table.steps
+                for path, size in shard.short(name).items():
+                    rows = place["row"] + steps // column.stride + 1
+                    needed = rows * 8 if path.suffix == ".idx" else place["end"]
+                    for k in np.flatnonzero((self.table.shard == number) & (needed > size)):
+                        state = "missing" if size < 0 else f"cut short ({size} bytes, {needed[k]} needed)"
+                        text = f"{path} is {state}: episode {self.ids[k]} cannot be read; {ADVICE}"
+                        found.setdefault(int(k), Fault(int(self.ids[k]), text))
+        return found
+
+    def _check_memory(self) -> None:
+        rows = {name: int((self.steps // c.stride + 1).sum()) for name, c in self.info.columns.items()}
+        needed = sum(rows[name] * c.row_bytes for name, c in self.info.columns.items())
+        free = available_memory()
+        if free is not None and needed > free:
+            raise InputError(
+                f"cache=ram needs {needed / 1e9:.1f} GB for the decoded rows of {self.folder}, {free / 1e9:.1f} GB "
+                "are free; use cache=compressed or cache=none"
+            )

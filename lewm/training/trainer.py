@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lewm.data import Windows
+from lewm.data import Batch, Loader, Windows
 from lewm.diagnosis.health import effective_rank
 from lewm.models import WorldModel
 from lewm.objectives import LossTerms
@@ -34,6 +34,7 @@ class Trainer:
         steps: optimiser steps in all; batch_size: windows per step; frames: per window.
         learning_rate, weight_decay, warmup, clip: of AdamW, in steps and gradient norm.
         log_every, save_every: steps between lines of metrics.jsonl, and between saved states.
+        workers: who reads the data, as in `lewm.data.Loader`: 0 is a thread, `auto` measures.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Trainer:
         clip: float = 1.0,
         log_every: int = 10,
         save_every: int = 100,
+        workers: int | str = 0,
     ) -> None:
         if min(steps, batch_size - 1, frames - 1, log_every, save_every) < 1:
             raise InputError(
@@ -66,7 +68,7 @@ class Trainer:
             warmup,
             clip,
         )
-        self.log_every, self.save_every = log_every, save_every
+        self.log_every, self.save_every, self.workers = log_every, save_every, workers
 
     def fit(
         self, model: WorldModel, objective: Objective, windows: Windows, run: Path, seed: int, on_step: OnStep
@@ -85,9 +87,10 @@ class Trainer:
         )
         first = self._restore(run, model, optimiser)
         model.train()
+        loader = Loader(windows, batch_size=self.batch_size, seed=seed, workers=self.workers)
         with torch.random.fork_rng(devices=[]), _MetricsLog(run / "metrics.jsonl", first) as log:
-            for step in range(first, self.steps):
-                terms, z, norm = self._step(model, objective, optimiser, windows, seed, step)
+            for step, batch in enumerate(loader.batches(first, self.steps), start=first):
+                terms, z, norm = self._step(model, objective, optimiser, batch, seed, step)
                 metrics = {}
                 done = step + 1
                 logs, saves = (done % n == 0 or done == self.steps for n in (self.log_every, self.save_every))
@@ -116,12 +119,11 @@ class Trainer:
         model: WorldModel,
         objective: Objective,
         optimiser: torch.optim.Optimizer,
-        windows: Windows,
+        batch: Batch,
         seed: int,
         step: int,
     ) -> tuple[LossTerms, torch.Tensor, torch.Tensor]:
         """One optimiser step; returns the loss terms, the latents (N, D) and the gradient norm."""
-        batch = windows.draw(step, self.batch_size, seed)
         dropout, directions = np.random.SeedSequence([seed, step]).generate_state(2)
         torch.manual_seed(int(dropout))  # inside fork_rng
         generator = torch.Generator().manual_seed(int(directions))

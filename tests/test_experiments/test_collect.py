@@ -1,10 +1,18 @@
 """Collection resumes, extends, and gives the same data however it is batched."""
 
+import os
+import signal
+from multiprocessing import active_children
+from threading import Thread
+from time import sleep
+
+import numpy as np
 import pytest
 
 from experiments import collect as module
 from experiments.collect import collect
 from lewm.data import EpisodeReader
+from lewm.types import InputError
 
 
 def fingerprint(folder) -> str:
@@ -19,7 +27,7 @@ def test_batching_changes_nothing(compose, tmp_path):
 
 def test_an_interrupted_collection_continues_to_the_same_set(compose, tmp_path, monkeypatch):
     collect(compose("collect", f"out={tmp_path / 'whole'}"))
-    real, batches = module.envs.rollout, []
+    real, batches = module.envs.record, []
 
     def interrupted(*args, **kwargs):
         batches.append(args)
@@ -28,13 +36,52 @@ def test_an_interrupted_collection_continues_to_the_same_set(compose, tmp_path, 
         return real(*args, **kwargs)
 
     config = compose("collect", f"out={tmp_path / 'cut'}", "rows=10")
-    monkeypatch.setattr(module.envs, "rollout", interrupted)
+    monkeypatch.setattr(module.envs, "record", interrupted)
     with pytest.raises(KeyboardInterrupt):
         collect(config)
     assert len(EpisodeReader(tmp_path / "cut")) == 10
-    monkeypatch.setattr(module.envs, "rollout", real)
+    monkeypatch.setattr(module.envs, "record", real)
     collect(config)
     assert fingerprint(tmp_path / "cut") == fingerprint(tmp_path / "whole")
+
+
+def test_workers_change_nothing(compose, tmp_path):
+    collect(compose("collect", f"out={tmp_path / 'alone'}"))
+    collect(compose("collect", f"out={tmp_path / 'two'}", "workers=2", "rows=5"))
+    assert fingerprint(tmp_path / "two") == fingerprint(tmp_path / "alone")
+    assert {path.name for path in (tmp_path / "two").glob("*.jsonl")} == {
+        "episodes-w0000.jsonl",
+        "episodes-w0001.jsonl",
+    }
+
+
+def test_a_killed_worker_is_reported_and_its_work_done_by_the_next_call(compose, tmp_path):
+    config = compose(
+        "collect", f"out={tmp_path / 'set'}", "workers=2", "rows=1", "episodes=2000", "env.image_size=64"
+    )
+    killer = Thread(target=kill_a_child, args=(tmp_path / "set",))
+    killer.start()
+    with pytest.raises(InputError, match="killed"):
+        collect(config)
+    killer.join()
+    kept = len(EpisodeReader(tmp_path / "set"))
+    assert 0 < kept < 2000
+    small = {**config, "episodes": kept + 20}
+    collect(small)
+    collect({**small, "out": str(tmp_path / "whole"), "workers": 1, "rows": 250})
+    common = EpisodeReader(tmp_path / "whole")
+    again = EpisodeReader(tmp_path / "set")
+    for position in np.flatnonzero(np.isin(again.ids, common.ids)):
+        theirs = int(np.searchsorted(common.ids, again.ids[position]))
+        assert np.array_equal(again.column("state", position), common.column("state", theirs))
+
+
+def kill_a_child(folder):
+    """Kill one collecting process once both have committed something."""
+    while sum(path.stat().st_size > 0 for path in folder.glob("*.jsonl")) < 2:
+        sleep(0.01)
+    children = [child for child in active_children() if child.name.startswith("ForkServerProcess")]
+    os.kill(children[0].pid, signal.SIGKILL)
 
 
 def test_more_episodes_extend_the_set(compose, tmp_path):

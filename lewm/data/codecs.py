@@ -1,0 +1,83 @@
+"""How rows of a column become bytes and come back; and the digest of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import zstandard
+
+from lewm.data.schema import Column
+
+Encode = Callable[[np.ndarray], bytes]
+Decode = Callable[[memoryview, np.ndarray], None]
+
+_LOCAL = threading.local()  # a zstd context serves one thread at a time
+
+
+def encoder(column: Column) -> Encode:
+    """A function from a row (C order) to its stored bytes."""
+    kind, _, level = column.codec.partition(":")
+    if kind == "zstd":
+        # a checksum of the decoded row goes into each frame: reading checks it, and the content digest is made of
+        # it
+        return zstandard.ZstdCompressor(level=int(level), write_checksum=True).compress
+    if kind == "jpeg":
+        return lambda row: _encode_jpeg(row, int(level))
+    return lambda row: row.tobytes()
+
+
+def decoder(column: Column) -> Decode:
+    """A function that fills a flat uint8 row from its stored bytes; ValueError where they are damaged."""
+    return _decode_zstd if column.codec.startswith("zstd") else lambda data, out: _decode_jpeg(data, out, column)
+
+
+class Digest:
+    """A digest of a column's content, row by row; 16 hexadecimal digits."""
+
+    def __init__(self, column: Column) -> None:
+        self._hash = hashlib.blake2b(digest_size=8)
+        self._tail = 4 if column.codec.startswith("zstd") else 0  # XXH64 of the decoded row, at a frame's end
+
+    def update(self, stored: bytes) -> None:
+        """Take in the stored bytes of the next row."""
+        self._hash.update(stored[-self._tail :] if self._tail else stored)
+
+    def hexdigest(self) -> str:
+        """The digest so far."""
+        return self._hash.hexdigest()
+
+
+def _decode_zstd(data: memoryview, out: np.ndarray) -> None:
+    if not hasattr(_LOCAL, "zstd"):
+        _LOCAL.zstd = zstandard.ZstdDecompressor()
+    try:
+        read = _LOCAL.zstd.stream_reader(data).readinto(out)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from None
+    if read != len(out):
+        raise ValueError(f"{read} bytes decoded, a row has {len(out)}")
+
+
+def _encode_jpeg(row: np.ndarray, quality: int) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(row[..., 0] if row.shape[2] == 1 else row).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def _decode_jpeg(data: memoryview, out: np.ndarray, column: Column) -> None:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            pixels = np.asarray(image)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(str(error)) from None
+    if pixels.size != out.size:
+        raise ValueError(f"an image of {pixels.shape}, expected {column.shape}")
+    out[:] = pixels.reshape(-1)

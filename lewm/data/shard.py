@@ -1,0 +1,101 @@
+"""The column files of one shard, open for appending."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from lewm.data.log import Commit, Place, checksum
+from lewm.data.schema import Column, sync_folder
+from lewm.types import InputError
+
+Mark = dict[str, tuple[int, int]]
+"""Column -> (rows, bytes): how far its files went."""
+
+
+class ShardFiles:
+    """Appends rows to `<column>.bin` and `.idx`. Opening cuts off what `commits`, this shard's, do not account
+    for."""
+
+    def __init__(self, folder: Path, columns: Mapping[str, Column], commits: Sequence[Commit]) -> None:
+        self._columns = columns
+        self._files: dict[str, IO[bytes]] = {}
+        self._at: Mark = {name: (0, 0) for name in columns}
+        for commit in commits:
+            for name, (row, _, end, *_) in commit.columns.items():
+                self._at[name] = max(self._at[name], (row + columns[name].rows(commit.steps), end))
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            sync_folder(folder.parent)
+        try:
+            for name, column in columns.items():
+                self._open(folder / f"{name}.bin", self._at[name][1])
+                if column.compressed:
+                    self._open(folder / f"{name}.idx", self._at[name][0] * 8)
+            sync_folder(folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: Path, size: int) -> None:
+        file = self._files[path.name] = path.open("ab", buffering=0)
+        if file.tell() < size:
+            raise InputError(
+                f"{path} has {file.tell()} bytes, its committed episodes need {size}; restore it, or copy what is "
+                "intact with `lewm data convert --skip-damaged`"
+            )
+        file.truncate(size)
+
+    @property
+    def size(self) -> int:
+        """Bytes in all columns."""
+        return sum(end for _, end in self._at.values())
+
+    def append(self, name: str, parts: Sequence[bytes], content: str) -> Place:
+        """Append the stored rows of one episode, one part each if they are encoded; returns what the log says."""
+        row, begin = self._at[name]
+        data, lengths, column = b"".join(parts), None, self._columns[name]
+        if column.compressed:
+            lengths = np.array([len(part) for part in parts], np.uint64)
+            write_all(self._files[f"{name}.idx"], (begin + np.cumsum(lengths)).astype("<u8").tobytes())
+        write_all(self._files[f"{name}.bin"], data)
+        count = len(parts) if column.compressed else len(data) // column.row_bytes
+        self._at[name] = row + count, begin + len(data)
+        return row, begin, begin + len(data), checksum(data, lengths), content
+
+    def mark(self) -> Mark:
+        """Where the files end now."""
+        return dict(self._at)
+
+    def cut(self, mark: Mark) -> None:
+        """Take back what was appended since `mark`."""
+        for name, (rows, end) in mark.items():
+            self._files[f"{name}.bin"].truncate(end)
+            if self._columns[name].compressed:
+                self._files[f"{name}.idx"].truncate(rows * 8)
+        self._at = dict(mark)
+
+    def sync(self) -> None:
+        """Wait until the disk has everything."""
+        for file in self._files.values():
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self._files.values():
+            file.close()
+
+
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write all of it: an unbuffered file may take less at once, and says so."""
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError as error:
+        error.filename = file.name
+        raise
