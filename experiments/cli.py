@@ -1,4 +1,4 @@
-"""`lewm VERB ...`: one console script. Hydra behind all verbs but report."""
+"""`lewm VERB ...`: one console script. Hydra behind all verbs but report and data."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": "score a model by planning, beside the random and greedy floors",
     "demo": "all of it on Two-Room, from nothing to a report",
     "report": "write the HTML report of a run",
+    "data": "look at, check, convert, merge and view data sets: lewm data info data/two-room",
     "benchmark": "measure a part beside its peers and limits: lewm benchmark planner",
 }
 BENCHMARKS = {"planner": "measure the planners beside stable-worldmodel, deadlines and compute"}
@@ -53,6 +54,8 @@ def main() -> None:
             print(USAGE)
         elif verb == "report":
             _report(arguments)
+        elif verb == "data":
+            sys.exit(_data(arguments))
         elif verb == "benchmark":
             _benchmark(arguments)
         elif verb in VERBS:
@@ -127,6 +130,12 @@ def _report(arguments: list[str]) -> None:
 
     for run in options.runs:
         report(run, [name for name in options.plugins.split(",") if name])
+
+
+def _data(arguments: list[str]) -> int:
+    from experiments.data import data
+
+    return data(arguments)
 
 
 def _fail(error: Exception) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lewm.types import InputError
 
-PLACES = {"out", "run", "data", "rows", "workers"}  # settings that change no result
+PLACES = {"out", "run", "data", "rows", "workers", "cache"}  # settings that change no result
 
 
 def claim_folder(folder: Path, verb: str, settings: Mapping[str, Any], outputs: Sequence[str] = ()) -> None:

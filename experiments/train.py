@@ -26,7 +26,7 @@ def train(config: Mapping[str, Any]) -> Path:
     at_least(config, seed=0, threads=1)
     at_least(config["model"], action_block=1)
     torch.set_num_threads(config["threads"])
-    run, reader = Path(config["out"]), EpisodeReader(config["data"])
+    run, reader = Path(config["out"]), EpisodeReader(config["data"], cache=config["cache"])
     _check_images(reader, config["model"]["image_size"])
     _check_advice(config)
     training, held_out = split_episodes(reader, config["validation"])
@@ -104,9 +104,11 @@ def _check_advice(config: Mapping[str, Any]) -> None:
 
 
 def _check_sums(reader: EpisodeReader) -> None:
-    fault = next(reader.verify(), None)
-    if fault is not None:
-        raise InputError(f"{reader.folder} is damaged: {fault}; restore it, or delete the set and collect again")
+    with progress(len(reader), "verify", "episodes") as bar:
+        for position in range(len(reader)):
+            for fault in reader.verify_episode(position):
+                raise InputError(f"{fault.text} (`lewm data verify {reader.folder}` lists everything)")
+            bar.update()
 
 
 def _check_images(reader: EpisodeReader, size: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lewm.data.log import Commit, checksum, read_table
+from lewm.data.log import Commit, checksum, log_paths, read_table
 from lewm.data.schema import DatasetInfo
 from lewm.data.shard_reader import CACHES, ShardReader, available_memory
 from lewm.data.statistics import Statistics, column_statistics
@@ -165,10 +165,27 @@ class EpisodeReader:
         """
         yield from self.faults
         for position in range(len(self)):
-            for name in self.info.columns:
-                text = self.check(position, name)
-                if text is not None:
-                    yield Fault(int(self.ids[position]), text)
+            yield from self.verify_episode(position)
+
+    def verify_episode(self, position: int) -> list[Fault]:
+        """What is wrong with the episode at this position, by its checksums."""
+        texts = [self.check(position, name) for name in self.info.columns]
+        return [Fault(int(self.ids[position]), text) for text in texts if text is not None]
+
+    def leftovers(self) -> list[str]:
+        """What an interrupted writer left behind, no fault: its next start cuts it off."""
+        found = []
+        for path in log_paths(self.folder):
+            data = path.read_bytes()
+            if not data.endswith(b"\n") and data:
+                found.append(f"{path} ends in a torn line")
+        sizes = {shard.folder: shard.committed_bytes() for shard in self._shards}
+        for folder in sorted((self.folder / "shards").iterdir()):
+            there = sum(path.stat().st_size for path in folder.iterdir())
+            spare = there - sizes.get(folder, 0)
+            if spare > 0:
+                found.append(f"{folder} holds {spare} bytes that no commit line accounts for")
+        return found
 
     def check(self, position: int, name: str) -> str | None:
         """A sentence if a column of the episode at this position does not match its checksum."""

@@ -38,6 +38,11 @@ class ShardReader:
         sizes = {path: path.stat().st_size if path.is_file() else -1 for path in files}
         return {path: size for path, size in sizes.items() if size < files[path]}
 
+    def committed_bytes(self) -> int:
+        """Bytes of all files that belong to committed episodes."""
+        encoded = [rows * 8 for name, (rows, _) in self._committed.items() if self._columns[name].compressed]
+        return sum(end for _, end in self._committed.values()) + sum(encoded)
+
     def file(self, name: str) -> np.ndarray:
         """The committed bytes of a file, uint8."""
         if name not in self._files:

@@ -47,7 +47,7 @@ class EpisodeWriter:
         self.folder, self.info, self.writer, self.shard_bytes = Path(folder), info, writer, shard_bytes
         if not NAME.fullmatch(writer):
             raise InputError(f"a writer's name may hold letters, digits and _ . -, got '{writer}'")
-        _claim(self.folder, info)
+        claim(self.folder, info)
         self._log_path = self.folder / f"episodes-{writer}.jsonl"
         self._lock = FileLock(self.folder / f".{writer}.lock", timeout=0)
         try:
@@ -162,7 +162,7 @@ def _storage_error(error: OSError, recordings: Sequence[Recording]) -> OSError:
     return OSError(error.errno, what, error.filename)
 
 
-def _claim(folder: Path, info: DatasetInfo) -> None:
+def claim(folder: Path, info: DatasetInfo) -> None:
     """Make the folder a data set, or see that it is this one; anything else is an error and stays untouched."""
     inside = [path.name for path in folder.iterdir()] if folder.is_dir() else []  # before the look at dataset.json:
     if (folder / "dataset.json").exists():  # another writer may be making this set, and makes that file first

@@ -36,6 +36,10 @@ class Source(ABC):
     def __len__(self) -> int:
         """Number of episodes."""
 
+    def id(self, position: int) -> int:
+        """The id of the episode at this position; the position itself unless the format has ids of its own."""
+        return position
+
     @abstractmethod
     def episodes(self, first: int = 0) -> Iterator[Episode]:
         """Episodes `first`, `first + 1`, ... in the format's own order; their ids are these positions."""
