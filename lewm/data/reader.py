@@ -198,7 +198,7 @@ class EpisodeReader:
         if checksum(shard.file(f"{name}.bin")[begin:end], lengths) == place["crc32"]:
             return None
         path = shard.folder / f"{name}.bin"
-        return f"{path}: '{name}' of episode {self.ids[position]} does not match its checksum; {ADVICE}"
+        return f"{path} is damaged: '{name}' of episode {self.ids[position]} does not match its checksum; {ADVICE}"
 
     def _column(self, name: str) -> Any:
         if name not in self.info.columns:
