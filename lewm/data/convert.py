@@ -134,11 +134,14 @@ class StoreSource(Source):
     def episodes(self, first: int = 0) -> Iterator[Episode]:
         """Episodes from a position on, with their own ids."""
         for position in range(first, len(self)):
-            faults = [self._reader.check(position, name) for name in self.columns] if self._skip else []
-            if any(faults):
-                self.damaged += [fault for fault in faults if fault]
+            try:
+                episode = self._reader.episode(position)  # checks every checksum
+            except InputError as error:
+                if not self._skip:
+                    raise
+                self.damaged.append(str(error))
             else:
-                yield self._reader.episode(position)
+                yield episode
 
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """As recorded."""

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,7 @@ class Commit:
     def parse(line: bytes) -> Commit:
         """Raises ValueError for what is no commit line or does not match its checksum."""
         body, mark, check = line.rpartition(b',"line":')
-        if not mark or check.rstrip() != b"%d}" % zlib.crc32(body):
+        if not mark or check not in (b"%d}\n" % (crc := zlib.crc32(body)), b"%d}" % crc):
             raise ValueError("not a commit line, or damaged")
         try:
             return Commit(**json.loads(body + b"}"))
@@ -77,15 +79,26 @@ def log_paths(folder: Path) -> list[Path]:
 
 def read_log(path: Path) -> tuple[list[Commit], int]:
     """Commits of one log and the length in bytes of its intact part (a torn last line is left out)."""
-    data = path.read_bytes()
-    intact = data.rfind(b"\n") + 1
-    commits = []
-    for number, line in enumerate(data[:intact].splitlines(), start=1):
+    lines, commits = split_lines(path.read_bytes()), []
+    for number, line in enumerate(lines, start=1):
         try:
             commits.append(Commit.parse(line))
         except ValueError as error:
             raise InputError(damaged_line(path, number, line, error)) from None
-    return commits, intact
+    return commits, sum(map(len, lines))
+
+
+def split_lines(data: bytes) -> list[bytes]:
+    """Lines of a log with their ends, less a torn last one: a beginning of a line, as a kill leaves it.
+
+    A whole line and something behind it is not torn, its end is damaged: it stays, and is no commit line.
+    """
+    lines = [line + b"\n" for line in data.split(b"\n")]  # and at no \r, as splitlines would
+    last = lines.pop()[:-1]
+    ends = re.finditer(rb',"line":(\d+)}', last)
+    if any(match.end() < len(last) and int(match[1]) == zlib.crc32(last[: match.start()]) for match in ends):
+        lines.append(last)
+    return lines
 
 
 def committed_ids(folder: Path) -> set[int]:
@@ -164,7 +177,7 @@ def _parse(paths: list[Path], contents: list[bytes], columns: Sequence[str]) -> 
     shards: dict[str, int] = {}
     for number, (path, content) in enumerate(zip(paths, contents, strict=True)):
         offset = 0
-        for count, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(keepends=True), start=1):
+        for count, line in enumerate(split_lines(content), start=1):
             try:
                 commit = Commit.parse(line)
                 if commit.columns.keys() != places.keys():
@@ -205,20 +218,34 @@ def _write_cache(path: Path, key: str, table: Table) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            np.savez(file, meta=np.array(json.dumps([key, table.shards, table.logs])), **arrays)
+            meta = json.dumps([key, table.shards, table.logs, _arrays_checksum(arrays)])
+            np.savez(file, meta=np.array(meta), **arrays)
         temporary.replace(path)
     except OSError:  # a read-only or full disk: a cache can wait
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # read-only again
+            temporary.unlink(missing_ok=True)
+
+
+def _arrays_checksum(arrays: Mapping[str, np.ndarray]) -> int:
+    """Of everything about them: a zip's own CRC is not looked at where a damaged header makes an array shorter."""
+    check = 0
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        check = zlib.crc32(array.view(np.uint8), zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), check))
+    return check
 
 
 def _read_cache(path: Path, key: str, columns: Sequence[str]) -> Table | None:
     try:
         with np.load(path, allow_pickle=False) as cache:
-            found, shards, logs = json.loads(str(cache["meta"]))
+            found, shards, logs, check = json.loads(str(cache["meta"]))
             if found != key:
                 return None
-            places = {name: cache[f"place.{name}"] for name in columns}
-            ids, steps, shard, log, offset = (cache[n] for n in ("ids", "steps", "shard", "log", "offset"))
+            arrays = {name: cache[name] for name in cache.files if name != "meta"}
+            if _arrays_checksum(arrays) != check:
+                return None
+            places = {name: arrays[f"place.{name}"] for name in columns}
+            ids, steps, shard, log, offset = (arrays[n] for n in ("ids", "steps", "shard", "log", "offset"))
     except Exception:  # zipfile, numpy and json each raise their own for a damaged file; the logs have it all
         return None
     return Table(ids, steps, shards, shard, places, logs, log, offset)

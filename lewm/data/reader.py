@@ -116,6 +116,9 @@ class EpisodeReader:
 
     def episode(self, position: int) -> Episode:
         """The whole episode at this position, as it was given to the writer."""
+        for text in (self.check(position, name) for name in self.info.columns):
+            if text is not None:
+                raise InputError(text)
         columns = {name: self.column(name, position) for name in self.info.columns}
         return Episode(int(self.ids[position]), columns, self.facts(position))
 

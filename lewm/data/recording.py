@@ -20,9 +20,10 @@ class Recording:
     """
 
     def __init__(self, id: int, columns: Mapping[str, Column], facts: Mapping[str, Any] | None = None) -> None:
-        if isinstance(id, bool) or not isinstance(id, int | np.integer) or id < 0:
-            raise InputError(f"an episode's id must be a whole number of at least 0, got {id!r}")
+        if isinstance(id, bool) or not isinstance(id, int | np.integer) or not 0 <= id < 2**63:
+            raise InputError(f"an episode's id must be a whole number in [0, 2**63), got {id!r}")
         self.id, self.facts = int(id), dict(facts or {})
+        self.columns = dict(columns)
         self._columns = {name: EncodedRows(name, self.id, column) for name, column in columns.items()}
 
     def add(self, **rows: np.ndarray) -> None:

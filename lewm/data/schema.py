@@ -27,6 +27,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -172,15 +173,22 @@ class DatasetInfo:
             raise InputError(f"{path} is damaged: {error!r}") from None
 
     def write(self, folder: Path) -> None:
-        """Write `dataset.json` atomically."""
+        """Write `dataset.json` atomically, unless it is there: look afterwards whose it is."""
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{TEMPORARY}.{os.getpid()}"
+        temporary = folder / f"{TEMPORARY}.{os.getpid()}.{threading.get_ident()}"
         record = self.to_json()
         with temporary.open("w") as file:
             json.dump({**record, "crc32": _checksum(record)}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(folder / "dataset.json")
+        try:
+            os.link(temporary, folder / "dataset.json")  # unlike a rename, it never replaces another writer's file
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            temporary.replace(folder / "dataset.json")
+        finally:
+            temporary.unlink(missing_ok=True)
         sync_folder(folder)
 
 

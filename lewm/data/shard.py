@@ -28,27 +28,21 @@ class ShardFiles:
         for commit in commits:
             for name, (row, _, end, *_) in commit.columns.items():
                 self._at[name] = max(self._at[name], (row + columns[name].rows(commit.steps), end))
+        sizes = {folder / f"{name}.bin": end for name, (_, end) in self._at.items()}
+        sizes |= {folder / f"{name}.idx": self._at[name][0] * 8 for name, c in columns.items() if c.compressed}
+        for path, size in sizes.items():  # all of them, before any is touched
+            _check_size(path, size)
         if not folder.exists():
             folder.mkdir(parents=True)
             sync_folder(folder.parent)
         try:
-            for name, column in columns.items():
-                self._open(folder / f"{name}.bin", self._at[name][1])
-                if column.compressed:
-                    self._open(folder / f"{name}.idx", self._at[name][0] * 8)
+            for path, size in sizes.items():
+                file = self._files[path.name] = path.open("ab", buffering=0)
+                file.truncate(size)
             sync_folder(folder)
         except BaseException:
             self.close()
             raise
-
-    def _open(self, path: Path, size: int) -> None:
-        file = self._files[path.name] = path.open("ab", buffering=0)
-        if file.tell() < size:
-            raise InputError(
-                f"{path} has {file.tell()} bytes, its committed episodes need {size}; restore it, or copy what is "
-                "intact with `lewm data convert --skip-damaged`"
-            )
-        file.truncate(size)
 
     @property
     def size(self) -> int:
@@ -88,6 +82,15 @@ class ShardFiles:
         """Close all files."""
         for file in self._files.values():
             file.close()
+
+
+def _check_size(path: Path, size: int) -> None:
+    there = path.stat().st_size if path.exists() else 0
+    if there < size:
+        raise InputError(
+            f"{path} has {there} bytes, its committed episodes need {size}; restore it, or copy what is intact with "
+            "`lewm data convert --skip-damaged`"
+        )
 
 
 def write_all(file: IO[bytes], data: bytes) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lewm.types import InputError
+
 if TYPE_CHECKING:
     from lewm.data.reader import EpisodeReader
 
@@ -30,9 +32,12 @@ def column_statistics(reader: EpisodeReader, name: str, positions: np.ndarray) -
     Chunks are merged by the update of Chan, Golub and LeVeque (1983), stable where a sum of squares is not.
     """
     column, positions = reader.info.columns[name], np.asarray(positions)
+    if not len(positions):
+        raise InputError(f"statistics of '{name}' need at least one episode of {reader.folder}")
     counts = reader.steps[positions].astype(np.int64) // column.stride + (0 if column.transition else 1)
     ends = np.cumsum(counts)
-    chunk = max(1, CHUNK_BYTES // max(1, column.row_bytes))
+    size = int(np.prod(column.shape, dtype=np.int64))
+    chunk = max(1, CHUNK_BYTES // (8 * size + 24))  # in float64, and three numbers that say where a row is
     count, mean, square = 0, np.zeros(column.shape), np.zeros(column.shape)
     low, high = np.full(column.shape, np.inf), np.full(column.shape, -np.inf)
     for first in range(0, int(ends[-1]), chunk):

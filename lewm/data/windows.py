@@ -15,6 +15,7 @@ normalisers.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -228,15 +229,17 @@ class _Pool:
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[int, int], list[np.ndarray]] = {}
+        self._lock = threading.Lock()  # between the count and the view another thread would find the same buffer
 
     def take(self, shape: tuple[int, int]) -> np.ndarray:
         """An uninitialised uint8 array. Any view of it, a torch tensor's too, keeps it from being handed out
         again."""
-        buffers = self._buffers.setdefault(shape, [])
-        for k in range(len(buffers)):
-            if sys.getrefcount(buffers[k]) == 2:  # the list and the argument: no view is alive
-                return buffers[k].view()
-        buffer = np.empty(shape, np.uint8)
-        buffers.append(buffer)
-        del buffers[:-4]
-        return buffer.view()
+        with self._lock:
+            buffers = self._buffers.setdefault(shape, [])
+            for k in range(len(buffers)):
+                if sys.getrefcount(buffers[k]) == 2:  # the list and the argument: no view is alive
+                    return buffers[k].view()
+            buffer = np.empty(shape, np.uint8)
+            buffers.append(buffer)
+            del buffers[:-4]
+            return buffer.view()

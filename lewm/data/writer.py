@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,7 +16,7 @@ from filelock import FileLock, Timeout
 from lewm.data.log import Commit, read_log
 from lewm.data.recording import Recording
 from lewm.data.schema import NAME, TEMPORARY, DatasetInfo, sync_folder
-from lewm.data.shard import ShardFiles, write_all
+from lewm.data.shard import Mark, ShardFiles, write_all
 from lewm.types import Episode, InputError
 
 SHARD_BYTES = 1 << 30
@@ -49,20 +50,31 @@ class EpisodeWriter:
             raise InputError(f"a writer's name may hold letters, digits and _ . -, got '{writer}'")
         claim(self.folder, info)
         self._log_path = self.folder / f"episodes-{writer}.jsonl"
-        self._lock = FileLock(self.folder / f".{writer}.lock", timeout=0)
+        self._lock = FileLock(self.folder / f".{writer}.lock", timeout=0, thread_local=False)
         try:
             self._lock.acquire()
         except Timeout:
             raise InputError(f"another process writes into {self.folder} as {writer}; wait for it to end") from None
+        self._undo: tuple[Mark, int] | None = None
         self._flying: WeakSet[Recording] = WeakSet()
         try:
             commits, intact = read_log(self._log_path) if self._log_path.exists() else ([], 0)
             self._ids = {commit.id for commit in commits}
             self._shard = int(commits[-1].shard.rsplit("-", 1)[1]) if commits else 0
+            if not self._log_path.exists() and any(self.folder.glob(f"shards/{writer}-*")):
+                raise InputError(
+                    f"{self._log_path} is missing, yet the shards of this writer are there: restore it, or write "
+                    "under another name; to go on would erase them"
+                )
             self._log = self._log_path.open("ab", buffering=0)
-            self._log.truncate(intact)
-            sync_folder(self.folder)
-            self._files = self._open_shard(self._shard, [c for c in commits if c.shard == self._shard_name])
+            try:
+                sync_folder(self.folder)
+                self._files = self._open_shard(self._shard, [c for c in commits if c.shard == self._shard_name])
+                self._log.truncate(intact)
+                self._log.seek(intact)  # else `tell` would still say where the torn line ended
+            except BaseException:
+                self._log.close()
+                raise
         except BaseException:
             self._lock.release()
             raise
@@ -84,11 +96,17 @@ class EpisodeWriter:
         returns."""
         recordings = [self._recording(episode) for episode in episodes]
         self._check_ids([recording.id for recording in recordings])
+        for recording in recordings:
+            recording.finish()  # an unfit one must not be found when the groups before it are committed
         for first in range(0, len(recordings), IN_FLIGHT):
             self._commit_group(recordings[first : first + IN_FLIGHT])
 
     def _recording(self, episode: Episode | Recording) -> Recording:
         if isinstance(episode, Recording):
+            if episode.columns != self.info.columns:
+                raise InputError(
+                    f"episode {episode.id} was begun by a writer of other columns; begin it with this one"
+                )
             return episode
         if set(episode.columns) != set(self.info.columns):
             raise InputError(
@@ -108,6 +126,7 @@ class EpisodeWriter:
     def _commit_group(self, recordings: Sequence[Recording]) -> None:
         """Column bytes, one data sync, then the lines, one sync; whatever fails is taken back."""
         finished = [recording.finish() for recording in recordings]
+        self._take_back()
         log_end, mark = self._log.tell(), self._files.mark()
         commits = []
         try:
@@ -121,14 +140,24 @@ class EpisodeWriter:
             write_all(self._log, "".join(commit.line() for commit in commits).encode())
             os.fsync(self._log.fileno())
         except BaseException as error:
-            self._files.cut(mark)
-            self._log.truncate(log_end)
+            self._undo = mark, log_end
+            with suppress(OSError):  # what fails here too is tried again before the next commit
+                self._take_back()
             if isinstance(error, OSError):
                 raise _storage_error(error, recordings) from error
             raise
         self._ids |= {commit.id for commit in commits}
         for recording in recordings:
             self._flying.discard(recording)
+
+    def _take_back(self) -> None:
+        """Cut off what a failed commit left."""
+        if self._undo is not None:
+            mark, log_end = self._undo
+            self._files.cut(mark)
+            self._log.truncate(log_end)
+            self._log.seek(log_end)
+            self._undo = None
 
     def _rotate(self) -> None:
         self._files.sync()
@@ -179,6 +208,7 @@ def claim(folder: Path, info: DatasetInfo) -> None:
         raise InputError(f"{folder} exists and is not a data set; choose another folder")
     else:
         info.write(folder)
+        claim(folder, info)  # another writer may have been faster, with another set
 
 
 def _brief(value: object) -> str:
