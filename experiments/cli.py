@@ -22,7 +22,10 @@ VERBS = {
     "data": "look at, check, convert, merge and view data sets: lewm data info data/two-room",
     "benchmark": "measure a part beside its peers and limits: lewm benchmark planner",
 }
-BENCHMARKS = {"planner": "measure the planners beside stable-worldmodel, deadlines and compute"}
+BENCHMARKS = {
+    "planner": "measure the planners beside stable-worldmodel, deadlines and compute",
+    "data": "measure the episode store beside stable-worldmodel's, MP4 and its own limits",
+}
 USAGE = f"""lewm: latent world models from pixels, and planning with them.
 
   lewm VERB [key=value ...]

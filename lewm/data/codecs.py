@@ -22,9 +22,7 @@ def encoder(column: Column) -> Encode:
     """A function from a row (C order) to its stored bytes."""
     kind, _, level = column.codec.partition(":")
     if kind == "zstd":
-        # a checksum of the decoded row goes into each frame: reading checks it, and the content digest is made of
-        # it
-        return zstandard.ZstdCompressor(level=int(level), write_checksum=True).compress
+        return lambda row: _compressor(int(level)).compress(row)
     if kind == "jpeg":
         return lambda row: _encode_jpeg(row, int(level))
     return lambda row: row.tobytes()
@@ -49,6 +47,17 @@ class Digest:
     def hexdigest(self) -> str:
         """The digest so far."""
         return self._hash.hexdigest()
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    """This thread's compressor: its tables take over a megabyte, too much for each of 256 recordings.
+
+    A checksum of the decoded row goes into each frame: reading checks it, and the content digest is made of it.
+    """
+    compressors = _LOCAL.__dict__.setdefault("compressors", {})
+    if level not in compressors:
+        compressors[level] = zstandard.ZstdCompressor(level=level, write_checksum=True)
+    return compressors[level]
 
 
 def _decode_zstd(data: memoryview, out: np.ndarray) -> None:

@@ -67,7 +67,8 @@ class EncodedRows:
         self.name, self.episode, self.column, self.count = name, episode, column, 0
         self._dtype = np.dtype(column.dtype)
         self._encode = encoder(column)
-        self._parts: list[bytes] = []
+        self._data = bytearray()  # keeping what the compressor returns would pin its whole output buffers
+        self._lengths: list[int] = []
         self._digest = Digest(column)
 
     def extend(self, rows: np.ndarray) -> None:
@@ -83,15 +84,20 @@ class EncodedRows:
         for part in rows if self.column.compressed else [rows]:
             stored = self._encode(part)
             self._digest.update(stored)
-            self._parts.append(stored)
+            self._data += stored
+            self._lengths.append(len(stored))
         self.count += len(rows)
 
-    def stored(self) -> tuple[list[bytes], str]:
-        """The stored rows and the digest of their content; a transition column's gets its row T of zeros."""
-        if not self.column.transition:
-            return self._parts, self._digest.hexdigest()
-        filler = self._encode(np.zeros(self.column.shape, self._dtype))
-        return [*self._parts, filler], self._digest.hexdigest()
+    def stored(self) -> tuple[bytes, np.ndarray | None, str]:
+        """What goes to disk: bytes, length of each encoded row, digest of the content.
+
+        A transition column gets its row T of zeros, which the digest leaves out.
+        """
+        data, lengths = bytes(self._data), self._lengths
+        if self.column.transition:
+            filler = self._encode(np.zeros(self.column.shape, self._dtype))
+            data, lengths = data + filler, [*lengths, len(filler)]
+        return data, np.array(lengths, np.uint64) if self.column.compressed else None, self._digest.hexdigest()
 
     def _place(self) -> str:
         return f"episode {self.episode}, column '{self.name}', row {self.count}"

@@ -49,15 +49,13 @@ class ShardFiles:
         """Bytes in all columns."""
         return sum(end for _, end in self._at.values())
 
-    def append(self, name: str, parts: Sequence[bytes], content: str) -> Place:
-        """Append the stored rows of one episode, one part each if they are encoded; returns what the log says."""
+    def append(self, name: str, data: bytes, lengths: np.ndarray | None, content: str) -> Place:
+        """Append the rows of one episode, with the length of each if they are encoded; what the log says of them."""
         row, begin = self._at[name]
-        data, lengths, column = b"".join(parts), None, self._columns[name]
-        if column.compressed:
-            lengths = np.array([len(part) for part in parts], np.uint64)
+        if lengths is not None:
             write_all(self._files[f"{name}.idx"], (begin + np.cumsum(lengths)).astype("<u8").tobytes())
         write_all(self._files[f"{name}.bin"], data)
-        count = len(parts) if column.compressed else len(data) // column.row_bytes
+        count = len(data) // self._columns[name].row_bytes if lengths is None else len(lengths)
         self._at[name] = row + count, begin + len(data)
         return row, begin, begin + len(data), checksum(data, lengths), content
 
@@ -88,8 +86,8 @@ def _check_size(path: Path, size: int) -> None:
     there = path.stat().st_size if path.exists() else 0
     if there < size:
         raise InputError(
-            f"{path} has {there} bytes, its committed episodes need {size}; restore it, or copy what is intact with "
-            "`lewm data convert --skip-damaged`"
+            f"{path} has {there} bytes, its committed episodes need {size}; restore it, or copy what is intact "
+            "with `lewm data convert --skip-damaged`"
         )
 
 

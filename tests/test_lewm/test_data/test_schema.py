@@ -1,6 +1,7 @@
-"""The layout on disk: columns, dataset.json, log lines."""
+"""The layout on disk: columns, dataset.json."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -34,16 +35,59 @@ def test_rows_and_sizes(column, steps, rows, row_bytes):
     assert (column.rows(steps), column.row_bytes) == (rows, row_bytes)
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zstd", "zstd:", "zstd:fast", "zstd:1000", ""])
+@pytest.mark.parametrize(
+    "codec",
+    ["gzip", "zstd", "zstd:", "zstd:fast", "zstd:0", "zstd:23", "zstd:-1", "jpeg:0", "jpeg:101", "raw:1", ""],
+)
 def test_unusable_codec_is_rejected(codec):
     with pytest.raises(InputError, match="codec"):
-        Column("uint8", (2,), codec=codec)
+        Column("uint8", (4, 4, 3), codec=codec)
 
 
-@pytest.mark.parametrize("settings", [{"dtype": "flot32"}, {"dtype": "float32", "stride": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dtype": "flot32", "shape": (2,)},
+        {"dtype": "complex64", "shape": (2,)},
+        {"dtype": "<U8", "shape": ()},
+        {"dtype": "object", "shape": ()},
+        {"dtype": "datetime64[s]", "shape": ()},
+        {"dtype": "float32", "shape": (2,), "stride": 0},
+        {"dtype": "float32", "shape": (2, 0)},
+        {"dtype": "float32", "shape": (2,), "stride": 2, "transition": True},
+        {"dtype": "float32", "shape": (4, 4, 3), "codec": "jpeg:90"},
+        {"dtype": "uint8", "shape": (4, 4, 4), "codec": "jpeg:90"},
+        {"dtype": "uint8", "shape": (12,), "codec": "jpeg:90"},
+    ],
+)
 def test_unusable_column_is_rejected(settings):
     with pytest.raises(InputError):
-        Column(shape=(2,), **settings)
+        Column(**settings)
+
+
+def test_a_dtype_is_kept_by_its_name_whatever_its_byte_order():
+    assert Column(">f4", (2,)).dtype == Column("<f4", (2,)).dtype == Column("f", (2,)).dtype == "float32"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "a b", "naïve"])
+def test_a_column_name_that_is_no_plain_file_name_is_rejected(make_info, name):
+    with pytest.raises(InputError, match="name"):
+        make_info(**{name: Column("float32", ())})
+
+
+@pytest.mark.parametrize(
+    "action",
+    [None, Column("int64", (2,)), Column("float32", ()), Column("float32", (3,)), Column("float32", (2, 2))],
+)
+def test_a_set_needs_float_actions_with_a_bound_for_each(action):
+    columns = {} if action is None else {"action": action}
+    with pytest.raises(InputError, match="action"):
+        DatasetInfo(columns, (-1.0, -1.0), (1.0, 1.0))
+
+
+def test_an_action_is_a_transition_whatever_was_said(make_info):
+    assert make_info().columns["action"].transition
+    assert not make_info().columns["state"].transition
 
 
 def test_missing_description(tmp_path):
@@ -63,22 +107,25 @@ def test_a_file_in_place_of_the_folder(tmp_path, make_info):
     assert path.read_text() == "hello"
 
 
-@pytest.mark.parametrize("content", ['{"format": "other"}', "[1, 2]", '"lewm-episodes"', "{}"])
-def test_foreign_description(tmp_path, content):
+@pytest.mark.parametrize("content", ['{"format": "other"}', "[1, 2]", '"lewm-episodes"', "{}", "7", "null"])
+def test_foreign_description(tmp_path, make_info, snapshot, content):
     (tmp_path / "dataset.json").write_text(content)
-    with pytest.raises(InputError, match="not of format lewm-episodes"):
-        EpisodeReader(tmp_path)
+    before = snapshot(tmp_path)
+    for use in (EpisodeReader, lambda folder: EpisodeWriter(folder, make_info())):
+        with pytest.raises(InputError, match=r"dataset\.json is not of format lewm-episodes"):
+            use(tmp_path)
+    assert snapshot(tmp_path) == before
 
 
-def test_newer_version(tmp_path, make_info, make_episode, write_set, snapshot):
+@pytest.mark.parametrize("version", [1, 3, "2", None])
+def test_another_version(tmp_path, make_info, make_episode, write_set, snapshot, version):
     write_set(tmp_path, [make_episode(0)])
     path = tmp_path / "dataset.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": version}))
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match="version 2"):
-        EpisodeReader(tmp_path)
-    with pytest.raises(InputError, match="version 2"):
-        EpisodeWriter(tmp_path, make_info())
+    for use in (EpisodeReader, lambda folder: EpisodeWriter(folder, make_info())):
+        with pytest.raises(InputError, match=rf"dataset\.json has version {version}.* reads version 2"):
+            use(tmp_path)
     assert snapshot(tmp_path) == before
 
 
@@ -89,33 +136,49 @@ def test_damaged_description(tmp_path, content):
         EpisodeReader(tmp_path)
 
 
-@pytest.mark.parametrize("key", ["version", "columns", "action_low", "action_high", "source"])
+def rewrite(path, record):
+    """As somebody would who edits the file and its checksum with it."""
+    from lewm.data.schema import _checksum
+
+    record.pop("crc32", None)
+    path.write_text(json.dumps({**record, "crc32": _checksum(record)}))
+
+
+@pytest.mark.parametrize("key", ["columns", "action_low", "action_high", "source", "creator"])
 def test_description_without_a_key_is_damaged(tmp_path, make_episode, write_set, key):
     write_set(tmp_path, [make_episode(0)])
     path = tmp_path / "dataset.json"
-    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
-    with pytest.raises(InputError, match=r"dataset\.json"):
+    record = json.loads(path.read_text())
+    rewrite(path, dict(record))
+    assert len(EpisodeReader(tmp_path)) == 1
+    rewrite(path, {k: v for k, v in record.items() if k != key})
+    with pytest.raises(InputError, match=r"dataset\.json is damaged"):
+        EpisodeReader(tmp_path)
+    path.write_text(json.dumps({k: v for k, v in record.items() if k != key}))
+    with pytest.raises(InputError, match=r"dataset\.json is damaged.*checksum"):
         EpisodeReader(tmp_path)
 
 
-def test_empty_set(tmp_path, make_info):
-    EpisodeWriter(tmp_path / "set", make_info()).close()
-    with pytest.raises(InputError, match="no committed episode"):
-        EpisodeReader(tmp_path / "set")
-
-
-@pytest.mark.parametrize("garbage", [b"garbage", b"{}", b"[1]", b"7", b"", b"\xff\xfe", b'{"id": 1'])
-def test_garbage_in_the_middle_of_a_log_names_the_line(tmp_path, make_info, make_episode, write_set, garbage):
-    write_set(tmp_path, [make_episode(i) for i in range(3)])
-    (log,) = tmp_path.glob("*.jsonl")
-    lines = log.read_bytes().splitlines()
-    log.write_bytes(b"\n".join([lines[0], garbage, *lines[2:]]) + b"\n")
-    before = log.read_bytes()
-    with pytest.raises(InputError, match=rf"{log.name}.*line 2\b"):
+def test_an_edited_description_is_damaged(tmp_path, make_episode, write_set):
+    """A bound that somebody changed by hand would change what every number means."""
+    write_set(tmp_path, [make_episode(0)])
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"action_low": [-1.0, -1.0]}))
+    with pytest.raises(InputError, match="checksum"):
         EpisodeReader(tmp_path)
-    with pytest.raises(InputError, match=rf"{log.name}.*line 2\b"):
-        EpisodeWriter(tmp_path, make_info())
-    assert log.read_bytes() == before
+
+
+def test_a_description_that_cannot_be_written_leaves_no_half_of_it(tmp_path, make_info, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="No space"):
+            EpisodeWriter(tmp_path / "set", make_info())
+    assert not (tmp_path / "set" / "dataset.json").exists()
+    EpisodeWriter(tmp_path / "set", make_info()).close()  # and the folder is not taken for something else
+    assert DatasetInfo.read(tmp_path / "set") == make_info()
 
 
 def test_columns_are_little_endian_rows_on_disk(tmp_path, make_info, make_episode, write_set):
