@@ -62,7 +62,7 @@ def _range(low: tuple[float, ...], high: tuple[float, ...]) -> str:
 
 
 def _tree(record: Mapping[str, Any]) -> list[str]:
-    return [f"    {key:<13}{_short(value)}" for key, value in record.items()] or ["    nothing recorded"]
+    return [f"    {key:<14} {_short(value)}" for key, value in record.items()] or ["    nothing recorded"]
 
 
 def _short(value: Any) -> str:

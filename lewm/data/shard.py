@@ -50,7 +50,7 @@ class ShardFiles:
         return sum(end for _, end in self._at.values())
 
     def append(self, name: str, data: bytes, lengths: np.ndarray | None, content: str) -> Place:
-        """Append the rows of one episode, with the length of each if they are encoded; what the log says of them."""
+        """Append the rows of one episode, with the length of each if they are encoded; what the log says."""
         row, begin = self._at[name]
         if lengths is not None:
             write_all(self._files[f"{name}.idx"], (begin + np.cumsum(lengths)).astype("<u8").tobytes())
