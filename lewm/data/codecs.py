@@ -64,11 +64,13 @@ def _decode_zstd(data: memoryview, out: np.ndarray) -> None:
     if not hasattr(_LOCAL, "zstd"):
         _LOCAL.zstd = zstandard.ZstdDecompressor()
     try:
-        read = _LOCAL.zstd.stream_reader(data).readinto(out)
+        stream = _LOCAL.zstd.stream_reader(data)
+        read = stream.readinto(out)
+        more = stream.read(1)  # takes it to the frame's end, where the checksum is compared
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from None
-    if read != len(out):
-        raise ValueError(f"{read} bytes decoded, a row has {len(out)}")
+    if read != len(out) or more:
+        raise ValueError(f"{read}{' and more' if more else ''} bytes decoded, a row has {len(out)}")
 
 
 def _encode_jpeg(row: np.ndarray, quality: int) -> bytes:

@@ -237,7 +237,7 @@ def _arrays_checksum(arrays: Mapping[str, np.ndarray]) -> int:
 
 def _read_cache(path: Path, key: str, columns: Sequence[str]) -> Table | None:
     try:
-        with np.load(path, allow_pickle=False) as cache:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as cache:  # given a path, it leaks the file
             found, shards, logs, check = json.loads(str(cache["meta"]))
             if found != key:
                 return None

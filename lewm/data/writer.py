@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,33 +51,35 @@ class EpisodeWriter:
         claim(self.folder, info)
         self._log_path = self.folder / f"episodes-{writer}.jsonl"
         self._lock = FileLock(self.folder / f".{writer}.lock", timeout=0, thread_local=False)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise InputError(f"another process writes into {self.folder} as {writer}; wait for it to end") from None
         self._undo: tuple[Mark, int] | None = None
         self._flying: WeakSet[Recording] = WeakSet()
-        try:
-            commits, intact = read_log(self._log_path) if self._log_path.exists() else ([], 0)
-            self._ids = {commit.id for commit in commits}
-            self._shard = int(commits[-1].shard.rsplit("-", 1)[1]) if commits else 0
-            if not self._log_path.exists() and any(self.folder.glob(f"shards/{writer}-*")):
-                raise InputError(
-                    f"{self._log_path} is missing, yet the shards of this writer are there: restore it, or write "
-                    "under another name; to go on would erase them"
-                )
-            self._log = self._log_path.open("ab", buffering=0)
+        with ExitStack() as opened:  # closed again, all of it, where any of it fails
             try:
-                sync_folder(self.folder)
-                self._files = self._open_shard(self._shard, [c for c in commits if c.shard == self._shard_name])
-                self._log.truncate(intact)
-                self._log.seek(intact)  # else `tell` would still say where the torn line ended
-            except BaseException:
-                self._log.close()
-                raise
-        except BaseException:
-            self._lock.release()
-            raise
+                opened.enter_context(self._lock.acquire())
+            except Timeout:
+                raise InputError(
+                    f"another process writes into {self.folder} as {writer}; wait for it to end"
+                ) from None
+            self._open(opened)
+            opened.pop_all()
+
+    def _open(self, opened: ExitStack) -> None:
+        """Take up the log and the last shard where the committed episodes end."""
+        known = self._log_path.exists()
+        if not known and any(self.folder.glob(f"shards/{self.writer}-*")):
+            raise InputError(
+                f"{self._log_path} is missing, yet the shards of this writer are there: restore it, or write under "
+                "another name; to go on would erase them"
+            )
+        commits, intact = read_log(self._log_path) if known else ([], 0)
+        self._ids = {commit.id for commit in commits}
+        self._shard = int(commits[-1].shard.rsplit("-", 1)[1]) if commits else 0
+        self._log = opened.enter_context(self._log_path.open("ab", buffering=0))
+        sync_folder(self.folder)
+        self._files = self._open_shard(self._shard, [c for c in commits if c.shard == self._shard_name])
+        opened.callback(self._files.close)
+        self._log.truncate(intact)
+        self._log.seek(intact)  # else `tell` would still say where the torn line ended
 
     @property
     def _shard_name(self) -> str:
@@ -126,7 +128,10 @@ class EpisodeWriter:
     def _commit_group(self, recordings: Sequence[Recording]) -> None:
         """Column bytes, one data sync, then the lines, one sync; whatever fails is taken back."""
         finished = [recording.finish() for recording in recordings]
-        self._take_back()
+        try:
+            self._take_back()
+        except OSError as error:
+            raise self._storage_error(error, recordings) from error
         log_end, mark = self._log.tell(), self._files.mark()
         commits = []
         try:
@@ -144,7 +149,7 @@ class EpisodeWriter:
             with suppress(OSError):  # what fails here too is tried again before the next commit
                 self._take_back()
             if isinstance(error, OSError):
-                raise _storage_error(error, recordings) from error
+                raise self._storage_error(error, recordings) from error
             raise
         self._ids |= {commit.id for commit in commits}
         for recording in recordings:
@@ -158,6 +163,12 @@ class EpisodeWriter:
             self._log.truncate(log_end)
             self._log.seek(log_end)
             self._undo = None
+
+    def _storage_error(self, error: OSError, recordings: Sequence[Recording]) -> OSError:
+        ids = [recording.id for recording in recordings]
+        what = f"{error.strerror} while writing episodes {min(ids)} to {max(ids)}: "
+        what += "they were taken back, the rest is safe"
+        return OSError(error.errno, what, error.filename or str(self.folder))  # a failed sync names no file
 
     def _rotate(self) -> None:
         self._files.sync()
@@ -181,14 +192,6 @@ class EpisodeWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _storage_error(error: OSError, recordings: Sequence[Recording]) -> OSError:
-    ids = [recording.id for recording in recordings]
-    what = (
-        f"{error.strerror} while writing episodes {min(ids)} to {max(ids)}: they were taken back, the rest is safe"
-    )
-    return OSError(error.errno, what, error.filename)
 
 
 def claim(folder: Path, info: DatasetInfo) -> None:

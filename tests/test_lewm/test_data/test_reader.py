@@ -1,83 +1,117 @@
-"""Reading: round trips, fingerprint, checksums, damaged files."""
+"""Reading: rows, fingerprint, cache modes, workers."""
 
-import shutil
-import string
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from lewm.data import Column, DatasetInfo, EpisodeReader
+from lewm.data import Column, DatasetInfo, EpisodeReader, EpisodeWriter, shard_reader
 from lewm.types import Episode, InputError
 
-DTYPES = ("uint8", "bool", "int16", "int64", "uint32", "float16", "float32", "float64")
-columns_strategy = st.dictionaries(
-    st.text(string.ascii_lowercase, min_size=1, max_size=8).filter(lambda name: name not in ("action",)),
-    st.builds(
-        Column,
-        st.sampled_from(DTYPES),
-        st.lists(st.integers(1, 4), max_size=3).map(tuple),
-        st.integers(1, 5),
-        st.sampled_from(["raw", "zstd:1", "zstd:9"]),
-    ),
-    max_size=3,
-)
-action_strategy = st.builds(Column, st.sampled_from(DTYPES), st.tuples(st.integers(1, 3)))
+pytestmark = pytest.mark.usefixtures("quick_disk")
 
 
-def random_episode(number, steps, columns, rng):
-    def values(column, rows):
-        raw = rng.integers(-1000, 1000, (rows, *column.shape))
-        return (raw > 0) if column.dtype == "bool" else raw.astype(column.dtype)
-
-    made = {name: values(c, steps if name == "action" else c.rows(steps)) for name, c in columns.items()}
-    return Episode(number, made, {"number": number})
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    columns=columns_strategy,
-    action=action_strategy,
-    lengths=st.dictionaries(st.integers(0, 10**12), st.integers(1, 12), min_size=1, max_size=5),
-    shard_bytes=st.sampled_from([0, 200, 1 << 30]),
-    seed=st.integers(0, 2**32),
-)
-def test_round_trip(tmp_path_factory, write_set, matches, columns, action, lengths, shard_bytes, seed):
-    columns, folder = {**columns, "action": action}, tmp_path_factory.mktemp("set")
-    info = DatasetInfo(columns, (-1.0,) * action.shape[0], (1.0,) * action.shape[0])
-    rng = np.random.default_rng(seed)
-    episodes = [random_episode(number, steps, columns, rng) for number, steps in lengths.items()]
-    reader = write_set(folder, episodes, info, shard_bytes=shard_bytes)
-    ordered = sorted(episodes, key=lambda e: e.id)
-    assert len(reader) == len(episodes)
-    assert all(matches(reader, k, episode) for k, episode in enumerate(ordered))
-    assert list(reader.verify()) == []
-    for name, column in columns.items():
-        for position, episode in enumerate(ordered):
-            # T + 1 observations, every stride-th kept
-            assert len(reader.column(name, position)) == len(range(0, episode.steps + 1, column.stride))
-    shutil.rmtree(folder)
-
-
-def test_the_last_action_row_is_zero_and_means_nothing(tmp_path, make_episode, write_set):
+def test_a_transition_column_has_t_rows_the_others_t_plus_one(tmp_path, make_episode, write_set):
     reader = write_set(tmp_path, [make_episode(0, steps=4), make_episode(1, steps=1)])
     assert reader.steps.tolist() == [4, 1]
-    for position in range(2):
-        action = reader.column("action", position)
-        assert len(action) == reader.steps[position] + 1
-        assert (action[:-1] != 0).all()
-        assert (action[-1] == 0).all()
+    for position, steps in enumerate((4, 1)):
+        assert [len(reader.column(n, position)) for n in ("action", "state", "pixels")] == [steps, steps + 1, steps + 1]
+        assert (reader.column("action", position) != 0).all()
+        filler = reader.gather("action", np.array([position]), np.array([steps]))
+        assert (filler == 0).all()
 
 
-def test_gather_and_frames_pick_single_rows(tmp_path, make_info, make_episode, write_set):
-    reader = write_set(tmp_path, [make_episode(i, 8, make_info(2)) for i in range(5)], make_info(2))
+@pytest.mark.parametrize("cache", ["none", "compressed", "ram"])
+@pytest.mark.parametrize("shard_bytes", [1, 1 << 30])
+def test_gather_picks_single_rows(tmp_path, make_info, make_episode, write_set, cache, shard_bytes):
+    write_set(tmp_path, [make_episode(i, 8, make_info(2)) for i in range(5)], make_info(2), shard_bytes=shard_bytes)
+    reader = EpisodeReader(tmp_path, cache=cache)
     rng = np.random.default_rng(0)
     episodes, rows = rng.integers(0, 5, (3, 4)), rng.integers(0, 9, (3, 4))
     assert np.array_equal(reader.gather("state", episodes, rows), np.stack([episodes, rows], -1))
-    frames = reader.gather("pixels", episodes.ravel(), rows.ravel() // 2)
-    assert np.array_equal(frames[:, 0, 0, 0], episodes.ravel())
-    assert np.array_equal(frames[:, 0, 1, 0], rows.ravel() // 2 * 2)
+    frames = reader.gather("pixels", episodes, rows // 2)
+    assert frames.shape == (3, 4, 2, 3, 1)
+    assert np.array_equal(frames[..., 0, 0, 0], episodes)
+    assert np.array_equal(frames[..., 0, 1, 0], rows // 2 * 2)
+    out = np.full((12, 6), 99, np.uint8)
+    filled = reader.gather("pixels", episodes.ravel(), rows.ravel() // 2, out)
+    assert np.shares_memory(filled, out)
+    assert np.array_equal(filled.reshape(frames.shape), frames)
+    assert reader.gather("pixels", np.zeros(0, int), np.zeros(0, int)).shape == (0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("row", [-1, 7, 10**6])
+def test_a_row_outside_of_its_episode_is_an_index_error(tmp_path, make_episode, write_set, row):
+    """It would be a row of the neighbour."""
+    reader = write_set(tmp_path, [make_episode(i, 6) for i in range(3)])
+    for name in ("state", "pixels", "action"):
+        with pytest.raises(IndexError, match=name):
+            reader.gather(name, np.array([1]), np.array([row]))
+
+
+def test_unknown_column_and_cache(tmp_path, make_episode, write_set):
+    reader = write_set(tmp_path, [make_episode(0)])
+    with pytest.raises(InputError, match="no column 'pixel': did you mean 'pixels'"):
+        reader.column("pixel", 0)
+    with pytest.raises(InputError, match="unknown cache 'rum': did you mean 'ram'"):
+        EpisodeReader(tmp_path, cache="rum")
+
+
+def test_ram_that_is_not_there_is_refused_when_opening(tmp_path, make_episode, write_set, monkeypatch):
+    write_set(tmp_path, [make_episode(i, 9) for i in range(3)])
+    needed = 3 * 10 * (6 + 16 + 8)
+    for free, refused in ((needed - 1, True), (needed, False), (None, False)):
+        monkeypatch.setattr("lewm.data.reader.available_memory", lambda free=free: free)
+        if refused:
+            with pytest.raises(InputError, match="use cache=compressed or cache=none"):
+                EpisodeReader(tmp_path, cache="ram")
+        else:
+            assert len(EpisodeReader(tmp_path, cache="ram")) == 3
+    assert shard_reader.available_memory() is None or shard_reader.available_memory() > 10**6
+
+
+@pytest.mark.parametrize("cache", ["compressed", "ram"])
+def test_a_cache_reads_each_file_once(tmp_path, make_episode, write_set, cache):
+    write_set(tmp_path, [make_episode(i) for i in range(3)])
+    reader = EpisodeReader(tmp_path, cache=cache)
+    episodes = [reader.episode(k) for k in range(3)]
+    facts = [reader.facts(k) for k in range(3)]
+    for path in tmp_path.glob("shards/*/*"):
+        path.write_bytes(b"\xff" * path.stat().st_size)  # nobody looks there any more
+    again = [reader.column("pixels", k) for k in range(3)]
+    assert all(np.array_equal(a, e.columns["pixels"]) for a, e in zip(again, episodes, strict=True))
+    assert facts == [{}] * 3
+
+
+@pytest.mark.parametrize("cache", ["none", "compressed", "ram"])
+def test_a_pickled_reader_reads_the_same_and_carries_no_rows(tmp_path, make_episode, write_set, matches, cache):
+    big = [make_episode(i, 200) for i in range(3)]
+    write_set(tmp_path, big)
+    reader = EpisodeReader(tmp_path, cache=cache)
+    reader.episode(0)
+    sent = pickle.dumps(reader)
+    assert len(sent) < 4000  # 3 * 200 rows of 30 bytes are 18 kB
+    again = pickle.loads(sent)
+    assert all(matches(again, k, episode) for k, episode in enumerate(big))
+    assert again.fingerprint == reader.fingerprint
+
+
+def test_readers_of_a_growing_set_see_what_was_committed_when_they_opened(
+    tmp_path, make_info, make_episode, matches
+):
+    episodes = [make_episode(i) for i in range(4)]
+    with EpisodeWriter(tmp_path, make_info()) as writer:
+        for count in range(1, 5):
+            writer.commit([episodes[count - 1]])
+            reader = EpisodeReader(tmp_path)
+            assert len(reader) == count
+            if count == 2:
+                early = reader
+    assert len(early) == 2
+    assert all(matches(early, k, episodes[k]) for k in range(2))
 
 
 def test_action_spec_describes_the_actions_of_the_chosen_episodes(tmp_path, make_episode, write_set):
@@ -91,12 +125,20 @@ def test_action_spec_describes_the_actions_of_the_chosen_episodes(tmp_path, make
     assert np.array_equal(spec.high, [500, 500])
 
 
-def test_fingerprint_ignores_writers_order_shards_and_creator(tmp_path, make_info, make_episode, write_set):
-    episodes = [make_episode(i) for i in range(4)]
-    first = write_set(tmp_path / "a", episodes)
+def test_fingerprint_ignores_writers_order_shards_groups_level_and_creator(
+    tmp_path, make_info, make_episode, write_set
+):
+    episodes = [make_episode(i, 2 + i) for i in range(6)]
+    first = write_set(tmp_path / "a", episodes).fingerprint
     info = make_info(creator={"commit": "other"})
-    second = write_set(tmp_path / "b", episodes[::-1], info, writer="z", shard_bytes=1)
-    assert first.fingerprint == second.fingerprint
+    assert write_set(tmp_path / "b", episodes[::-1], info, writer="z", shard_bytes=1).fingerprint == first
+    assert write_set(tmp_path / "c", episodes, make_info(codec="zstd:19")).fingerprint == first
+    write_set(tmp_path / "d", episodes[::2], writer="x")
+    assert write_set(tmp_path / "d", episodes[1::2], writer="y").fingerprint == first
+    with EpisodeWriter(tmp_path / "e", make_info()) as writer:
+        writer.commit(episodes)
+    assert EpisodeReader(tmp_path / "e").fingerprint == first
+    assert len(first) == 16
 
 
 def test_fingerprint_changes_with_any_content(tmp_path, make_info, make_episode, write_set, change):
@@ -105,103 +147,53 @@ def test_fingerprint_changes_with_any_content(tmp_path, make_info, make_episode,
     pixels[3, 1, 1, 0] ^= 1
     state[2, 1] = np.nextafter(state[2, 1], 9)
     action[-1, 0] += 1
+    longer = change(base[1], **{n: np.concatenate([rows, rows[-1:]]) for n, rows in base[1].columns.items()})
     sets = {
         "base": base,
         "pixel": [base[0], change(base[1], pixels=pixels)],
+        "frames swapped": [base[0], change(base[1], pixels=base[1].columns["pixels"][[1, 0, 2, 3, 4, 5, 6]])],
         "state": [base[0], change(base[1], state=state)],
+        "minus zero": [change(base[0], state=base[0].columns["state"] * [-1.0, 1.0]), base[1]],
         "action": [base[0], change(base[1], action=action)],
         "fewer": base[:1],
+        "longer": [base[0], longer],
         "more": [*base, make_episode(2)],
         "swapped": [Episode(0, base[1].columns), Episode(1, base[0].columns)],
         "renamed": [base[0], Episode(7, base[1].columns)],
     }
     prints = {name: write_set(tmp_path / name, episodes).fingerprint for name, episodes in sets.items()}
-    info = make_info(extra=Column("float32", ()))
-    extra = [change(e, extra=np.zeros(e.steps + 1, np.float32)) for e in base]
-    prints["column"] = write_set(tmp_path / "column", extra, info).fingerprint
+    info = make_info()
+    for name, other in {
+        "a column more": make_info(extra=Column("float32", ())),
+        "lossy": make_info(codec="jpeg:90"),
+        "a transition": replace(info, columns={**info.columns, "reward": Column("float32", (), transition=True)}),
+        "low": DatasetInfo(info.columns, (-500.0, -501.0), info.action_high, info.source),
+        "high": DatasetInfo(info.columns, info.action_low, (500.5, 500.0), info.source),
+    }.items():
+        added = {n: np.zeros(6 + (not c.transition), np.float32) for n, c in other.columns.items()}
+        more = [change(e, **{n: rows for n, rows in added.items() if n not in e.columns}) for e in base]
+        prints[name] = write_set(tmp_path / name, more, other).fingerprint
     assert len(set(prints.values())) == len(prints)
 
 
-@pytest.mark.parametrize("file", ["pixels.bin", "pixels.idx", "state.bin", "action.bin"])
-def test_verify_finds_every_flipped_byte_and_names_the_episode(tmp_path, make_episode, write_set, file):
-    write_set(tmp_path, [make_episode(i) for i in (10, 20, 30)])
-    path = tmp_path / "shards" / "w0000-0" / file
-    whole = path.read_bytes()
-    third = len(whole) // 3
-    for offset in (0, third - 1, third + 5, 2 * third - 7, 2 * third + 1, len(whole) - 1):
-        flipped = bytearray(whole)
-        flipped[offset] ^= 0x10
-        path.write_bytes(flipped)
-        faults = list(EpisodeReader(tmp_path).verify())
-        assert len(faults) >= 1, f"byte {offset} of {file}"
-        assert all("pixels" in f or file.split(".")[0] in f for f in faults)
-        if file != "pixels.bin":  # rows of one size: the place of each episode is known
-            assert f"episode {(offset // third + 1) * 10}" in faults[0]
-    path.write_bytes(whole)
-    assert list(EpisodeReader(tmp_path).verify()) == []
+def test_two_columns_of_one_kind_are_not_interchangeable(tmp_path, make_info, make_episode, change, write_set):
+    info, prints = make_info(other=Column("float64", (2,))), []
+    for a, b in ((0.0, 1.0), (1.0, 0.0)):
+        episode = change(make_episode(0), state=np.full((7, 2), a), other=np.full((7, 2), b))
+        prints.append(write_set(tmp_path / str(a), [episode], info).fingerprint)
+    assert prints[0] != prints[1]
 
 
-@pytest.mark.parametrize("file", ["pixels.bin", "pixels.idx", "state.bin", "action.bin"])
-@pytest.mark.parametrize("keep", [0, -1])
-def test_a_file_cut_short_is_named_with_the_episode(tmp_path, make_episode, write_set, file, keep):
-    write_set(tmp_path, [make_episode(4), make_episode(9)])
-    path = tmp_path / "shards" / "w0000-0" / file
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match=rf"{file} .*episode {4 if keep == 0 else 9}\b"):
-        EpisodeReader(tmp_path)
+def test_the_index_holds_no_object_for_an_episode(tmp_path, make_episode, write_set):
+    few = write_set(tmp_path / "few", [make_episode(i, 1) for i in range(10)])
+    many = write_set(tmp_path / "many", [make_episode(i, 1) for i in range(60)])
+    assert many.table.nbytes == 6 * few.table.nbytes
+    assert many.table.nbytes <= 60 * (28 + 3 * 36)
+    assert all(isinstance(value, np.ndarray | list | dict) for value in vars(many.table).values())
+    assert max(len(value) for value in vars(many.table).values() if not isinstance(value, np.ndarray)) <= 3
 
 
-@pytest.mark.parametrize("file", ["pixels.bin", "pixels.idx", "state.bin", "action.bin"])
-def test_a_missing_file_is_named(tmp_path, make_episode, write_set, file):
-    write_set(tmp_path, [make_episode(4)])
-    (tmp_path / "shards" / "w0000-0" / file).unlink()
-    with pytest.raises(InputError, match=rf"{file} is missing"):
-        EpisodeReader(tmp_path)
-
-
-def test_a_missing_shard_is_named(tmp_path, make_episode, write_set):
-    write_set(tmp_path, [make_episode(i) for i in range(4)], shard_bytes=1)
-    shutil.rmtree(tmp_path / "shards" / "w0000-2")
-    with pytest.raises(InputError, match="w0000-2"):
-        EpisodeReader(tmp_path)
-
-
-def test_a_damaged_frame_is_named_and_the_others_stay_readable(tmp_path, make_episode, write_set, matches):
-    episodes = [make_episode(5), make_episode(6)]
-    reader = write_set(tmp_path, episodes)
-    path = tmp_path / "shards" / "w0000-0" / "pixels.bin"
-    begin = reader.episodes[1].bytes["pixels"][0]
-    data = bytearray(path.read_bytes())
-    data[begin : begin + 4] = b"\0\0\0\0"  # the magic number of its first frame
-    path.write_bytes(data)
-    reader = EpisodeReader(tmp_path)
-    with pytest.raises(InputError, match=r"pixels\.bin.*frame 0\b.*episode 6\b"):
-        reader.gather("pixels", np.array([1]), np.array([0]))
-    assert matches(reader, 0, episodes[0])
-    rest = reader.gather("pixels", np.full(6, 1), np.arange(1, 7))
-    assert np.array_equal(rest, episodes[1].columns["pixels"][1:])
-
-
-def test_no_flipped_bit_in_a_frame_raises_anything_but_an_input_error(tmp_path, make_episode, write_set):
-    reader = write_set(tmp_path, [make_episode(5)])
-    path = tmp_path / "shards" / "w0000-0" / "pixels.bin"
-    whole = path.read_bytes()
-    first = int(np.frombuffer(path.with_suffix(".idx").read_bytes(), "<u8")[0])
-    for bit in range(8 * first):
-        data = bytearray(whole)
-        data[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(data)
-        reader = EpisodeReader(tmp_path)
-        try:
-            assert reader.gather("pixels", np.array([0]), np.array([0])).shape == (1, 2, 3, 1)
-        except InputError as error:
-            assert "pixels.bin" in str(error)
-            assert "episode 5" in str(error)
-
-
-def test_an_episode_held_by_two_writers_is_an_error(tmp_path, make_episode, write_set):
-    write_set(tmp_path, [make_episode(1), make_episode(2)], writer="a")
-    with pytest.raises(InputError, match="episode 2 twice"):
-        write_set(tmp_path, [make_episode(2), make_episode(3)], writer="b")
-    (tmp_path / "episodes-b.jsonl").unlink()  # what the message advises
-    assert EpisodeReader(tmp_path).ids.tolist() == [1, 2]
+def test_importing_the_store_imports_no_torch_and_no_image_library():
+    """Workers and robots start in a fraction of a second."""
+    code = "import sys, lewm.data; print([m for m in ('torch', 'PIL', 'h5py', 'pyarrow', 'av') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
