@@ -22,8 +22,9 @@ class GoalTask(ABC):
 
     A subclass sets `rows`, `low`, `high` (float32 (A,), raw action bounds), `image_shape` (h, w, 3) and
     `state_dim`, and fills in the abstract methods. States are float64 (B, state_dim) and hold *everything* the
-    future depends on: `reset(states=get_state())` continues exactly. Data sets record `version`, raised whenever the
-    same state and action give something else, and `rendering`, JSON facts that decide what an image looks like.
+    future depends on: `reset(states=get_state())` continues exactly. Data sets record `version`, raised
+    whenever the same state and action give something else, and `rendering`, JSON facts that decide what an image
+    looks like.
     """
 
     rows: int

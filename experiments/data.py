@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lewm.data.convert import Choices, StoreSource, convert
 from lewm.data.formats import Source, detect, get_format, known_formats
 from lewm.data.merge import merge
 from lewm.registry import load_plugins
-from lewm.types import InputError
+from lewm.types import InputError, nearest
 
 EPILOG = """examples:
   lewm data info data/two-room
@@ -66,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--low", help="smallest action, numbers separated by commas, if the format states none")
     verb.add_argument("--high", help="largest action")
     verb.add_argument("--fps", type=float, default=10.0, help="steps per second, for formats that want it (10)")
+    text = "of the format written, e.g. images=image for lerobot: PNG in place of video"
+    verb.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help=text)
     verb.add_argument("--skip-damaged", action="store_true", help="of a damaged set, copy what is intact")
 
     add("formats", _formats, "the formats that `convert` reads and writes")
@@ -131,6 +134,8 @@ def _convert(options: argparse.Namespace) -> None:
     if options.to is not None:
         _export(options)
         return
+    if options.option:
+        raise InputError("--option is for the format that --to names")
     ours = options.origin is None and (options.source / "dataset.json").exists()
     if options.skip_damaged and not ours:
         raise InputError("--skip-damaged is for data sets of ours; a foreign file that is damaged has no checksums")
@@ -182,9 +187,14 @@ def _export(options: argparse.Namespace) -> None:
     if not _has(one, "write"):
         can = [name for name, other in known_formats().items() if _has(other, "write")]
         raise InputError(f"{one.name} can be read only; formats that can be written: {', '.join(can)}")
+    chosen = _pairs("--option", options.option)
+    known = [p.name for p in signature(one.write).parameters.values() if p.default is not Parameter.empty]
+    for key in chosen:
+        if key not in known:
+            raise InputError(f"{one.name} has no option '{key}': {nearest(key, known)}")
     reader = EpisodeReader(options.source)
     with progress(len(reader), "convert", "episodes") as bar:
-        one.write(reader, options.out, fps=options.fps, tick=bar.update)
+        one.write(reader, options.out, fps=options.fps, tick=bar.update, **chosen)
     say(f"convert   {len(reader)} episodes to {options.out} ({one.title})")
 
 

@@ -77,14 +77,11 @@ def _missing(source: Source, done: set[int], tick: Tick) -> Iterator[Episode]:
 
 
 def _names(columns: Mapping[str, Column], choices: Choices) -> dict[str, str]:
-    """Column of the source -> its name here. A lone camera becomes `pixels`."""
+    """Column of the source -> its name here."""
     for name in (*choices.rename, *choices.drop):
         if name not in columns:
             raise InputError(f"the source has no column '{name}': {nearest(name, list(columns))}")
     names = {name: choices.rename.get(name, name) for name in columns if name not in choices.drop}
-    cameras = [name for name in names if columns[name].image]
-    if len(cameras) == 1 and "pixels" not in names.values() and cameras[0] not in choices.rename:
-        names[cameras[0]] = "pixels"
     twice = {name for name in names.values() if list(names.values()).count(name) > 1}
     if twice:
         raise InputError(f"two columns would be called '{min(twice)}'; rename or drop one of them")

@@ -25,7 +25,8 @@ class Source(ABC):
     """A foreign data set opened for streaming; memory does not grow with its size.
 
     Attributes:
-        columns: name -> Column of what `episodes` carries. Images are uint8 (h, w, C). `action` is there, floats.
+        columns: name -> Column of what `episodes` carries. Images are uint8 (h, w, C), the main camera is `pixels`;
+            `action` is there, floats.
         about: JSON facts about the set for `DatasetInfo.source` (environment, fps, versions, what was left out).
     """
 
@@ -70,7 +71,7 @@ class Format(ABC):
     @staticmethod
     @abstractmethod
     def detect(path: Path) -> bool:
-        """Whether `path` looks like this format; cheap, never raises, needs no extra where a name or a file tells."""
+        """Whether `path` looks like this format; cheap, never raises, needs no extra where names tell."""
 
     @staticmethod
     def open(path: Path) -> Source:
@@ -79,7 +80,10 @@ class Format(ABC):
 
     @staticmethod
     def write(reader: EpisodeReader, out: Path, *, fps: float, tick: Tick) -> None:
-        """Write every episode; run again after a kill it completes `out`. A finished part is never half a file."""
+        """Write every episode; run again after a kill it completes `out`. A finished part is never half a file.
+
+        Further keywords with a default are options of the format (`lewm data convert --option KEY=VALUE`).
+        """
         raise NotImplementedError
 
 
