@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -65,6 +66,8 @@ def main() -> None:
             _hydra_verb(verb, VERBS[verb], arguments)
         else:
             raise InputError(f"unknown verb '{verb}': {nearest(verb, list(VERBS))} (lewm --help)")
+    except BrokenPipeError:  # `lewm data info ... | head`: nobody is listening any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         _fail(error)
     except KeyboardInterrupt:

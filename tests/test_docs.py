@@ -1,6 +1,7 @@
-"""The code of docs/planners.md runs as written, by name and as an object."""
+"""The code and the commands of docs/planners.md and docs/data.md run as written."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -39,3 +40,32 @@ def test_a_proposal_from_outside_draws_for_any_planner():
     held = seen[0][0, 2:].unflatten(1, (2, 4))  # behind the mean and rest
     assert torch.equal(held, held[:, :, :1].expand_as(held))
     assert held.std() > 0.1
+
+
+DATA_PAGE = (Path(__file__).parents[1] / "docs/data.md").read_text()
+
+
+def test_the_commands_of_the_data_page_run_as_written(tiny, lewm, tmp_path, monkeypatch):
+    """In order; what they take for granted (two days of data, somebody's HDF5 file) is made first."""
+    monkeypatch.chdir(tmp_path)
+    for day, seed in (("monday", 1), ("tuesday", 2)):
+        assert lewm("collect", *tiny["collect"], f"seed={seed}", f"out=data/{day}")[0] == 0
+    assert lewm("data", "convert", "data/monday", "pusht_expert_train.h5", "--to", "swm_hdf5")[0] == 0
+    blocks = re.findall(r"```bash\n(.*?)```", DATA_PAGE, re.DOTALL)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert {command[1] for command in commands} == {"collect", "train", "data"}
+    for _, verb, *arguments in commands:
+        code, _, err = lewm(verb, *arguments, *tiny.get(verb, []))
+        assert code == 0, (verb, arguments, err)
+    assert (tmp_path / "runs/pusht/checkpoint").exists()
+    assert (tmp_path / "pictures/episode-7.mp4").exists()
+
+
+def test_the_code_of_the_data_page_runs_as_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", DATA_PAGE, re.DOTALL):
+        exec(block, names)
+    shapes, rest = capsys.readouterr().out.splitlines()
+    assert shapes == "(8, 4, 48, 64, 3) (8, 4, 7) (8, 3, 5, 7)"
+    assert rest.startswith("(7,) {'operator': 'ann'} ")

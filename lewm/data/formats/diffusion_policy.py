@@ -32,9 +32,7 @@ class DiffusionPolicy(Format):
     """A diffusion-policy replay buffer."""
 
     name: ClassVar[str] = "diffusion_policy"
-    title: ClassVar[str] = (
-        "diffusion policy: a .zarr folder or .zarr.zip with data/ and meta/episode_ends (read only)"
-    )
+    title: ClassVar[str] = "diffusion policy: a .zarr folder or .zarr.zip with data/ and meta/episode_ends"
     extra: ClassVar[str | None] = EXTRA
 
     @staticmethod

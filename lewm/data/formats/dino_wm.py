@@ -52,9 +52,7 @@ class DinoWM(Format):
     """A DINO-WM data folder."""
 
     name: ClassVar[str] = "dino_wm"
-    title: ClassVar[str] = (
-        "DINO-WM: a folder with states.pth and obses/, or its parent with train/ and val/ (read only)"
-    )
+    title: ClassVar[str] = "DINO-WM: a folder with states.pth and obses/, or its parent with train/ and val/"
     extra: ClassVar[str | None] = "video"
 
     @staticmethod

@@ -46,7 +46,7 @@ class LeRobot(Format):
     """LeRobotDataset v3.0, both ways."""
 
     name: ClassVar[str] = "lerobot"
-    title: ClassVar[str] = "LeRobotDataset v3.0: a folder with meta/info.json (read and write)"
+    title: ClassVar[str] = "LeRobotDataset v3.0: a folder with meta/info.json"
     extra: ClassVar[str | None] = EXTRA
 
     @staticmethod

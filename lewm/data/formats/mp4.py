@@ -36,7 +36,7 @@ class Mp4Folder(Format):
     """One MP4 per episode and camera, for eyes and for other people's tools."""
 
     name: ClassVar[str] = "mp4"
-    title: ClassVar[str] = "a folder of MP4 files, the other columns beside them as .npz (write only)"
+    title: ClassVar[str] = "a folder of MP4 files, the other columns beside them as .npz"
     extra: ClassVar[str | None] = "video"
 
     @staticmethod

@@ -45,7 +45,7 @@ class OGBench(Format):
     """An OGBench .npz file."""
 
     name: ClassVar[str] = "ogbench"
-    title: ClassVar[str] = "OGBench: a .npz file with observations, actions and terminals (read only)"
+    title: ClassVar[str] = "OGBench: a .npz file with observations, actions and terminals"
 
     @staticmethod
     def detect(path: Path) -> bool:

@@ -60,7 +60,7 @@ class TDMPC2(Format):
     """TD-MPC2's TensorDict files."""
 
     name: ClassVar[str] = "tdmpc2"
-    title: ClassVar[str] = "TD-MPC2: a .pt TensorDict of episodes, or a folder of them (read only)"
+    title: ClassVar[str] = "TD-MPC2: a .pt TensorDict of episodes, or a folder of them"
 
     @staticmethod
     def detect(path: Path) -> bool:
