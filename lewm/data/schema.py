@@ -131,6 +131,15 @@ class DatasetInfo:
             raise InputError(
                 f"a data set needs a column 'action' of floats (A,) and A bounds each way, got {action}, {bounds}"
             )
+        low, high = (np.array(bound, np.float64) for bound in (self.action_low, self.action_high))
+        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+            raise InputError(f"action bounds must be finite with low < high, got {low} and {high}")
+        object.__setattr__(self, "action_low", tuple(low.tolist()))
+        object.__setattr__(self, "action_high", tuple(high.tolist()))
+        try:
+            json.dumps([self.source, self.creator], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"source and creator of a data set must be plain JSON values; {error}") from None
         if not action.transition:  # an action never belongs to an observation
             columns = {**self.columns, "action": Column(**{**asdict(action), "transition": True})}
             object.__setattr__(self, "columns", columns)
@@ -150,7 +159,7 @@ class DatasetInfo:
                 f"{folder} is not a data set (no dataset.json); make one with `lewm collect`, or bring one over "
                 "with `lewm data convert`"
             ) from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"{path} is damaged: {error}") from None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise InputError(f"{path} is not of format {FORMAT}; this folder was written by something else")

@@ -140,9 +140,6 @@ class Windows:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_pool": _Pool()}
-
     @property
     def nbytes(self) -> int:
         """Bytes of memory of the index."""
@@ -161,6 +158,8 @@ class Windows:
 
     def batch(self, indices: np.ndarray) -> Batch:
         """Read the windows with these indices, each in [0, len)."""
+        if ((indices < 0) | (indices >= len(self))).any():
+            raise IndexError(f"windows {indices} of {len(self)}")
         which = np.searchsorted(self._ends, indices, side="right")
         start = self.first + (indices - self._before(which)) * self.stride
         steps = start[:, None] + np.arange(self.frames) * self.block  # (B, T)
@@ -230,6 +229,9 @@ class _Pool:
     def __init__(self) -> None:
         self._buffers: dict[tuple[int, int], list[np.ndarray]] = {}
         self._lock = threading.Lock()  # between the count and the view another thread would find the same buffer
+
+    def __reduce__(self) -> tuple[type[_Pool], tuple[()]]:
+        return _Pool, ()  # another process starts with an empty one
 
     def take(self, shape: tuple[int, int]) -> np.ndarray:
         """An uninitialised uint8 array. Any view of it, a torch tensor's too, keeps it from being handed out

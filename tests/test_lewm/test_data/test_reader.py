@@ -18,7 +18,11 @@ def test_a_transition_column_has_t_rows_the_others_t_plus_one(tmp_path, make_epi
     reader = write_set(tmp_path, [make_episode(0, steps=4), make_episode(1, steps=1)])
     assert reader.steps.tolist() == [4, 1]
     for position, steps in enumerate((4, 1)):
-        assert [len(reader.column(n, position)) for n in ("action", "state", "pixels")] == [steps, steps + 1, steps + 1]
+        assert [len(reader.column(n, position)) for n in ("action", "state", "pixels")] == [
+            steps,
+            steps + 1,
+            steps + 1,
+        ]
         assert (reader.column("action", position) != 0).all()
         filler = reader.gather("action", np.array([position]), np.array([steps]))
         assert (filler == 0).all()
@@ -195,5 +199,7 @@ def test_the_index_holds_no_object_for_an_episode(tmp_path, make_episode, write_
 
 def test_importing_the_store_imports_no_torch_and_no_image_library():
     """Workers and robots start in a fraction of a second."""
-    code = "import sys, lewm.data; print([m for m in ('torch', 'PIL', 'h5py', 'pyarrow', 'av') if m in sys.modules])"
+    code = (
+        "import sys, lewm.data; print([m for m in ('torch', 'PIL', 'h5py', 'pyarrow', 'av') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

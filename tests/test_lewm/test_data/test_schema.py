@@ -129,7 +129,7 @@ def test_another_version(tmp_path, make_info, make_episode, write_set, snapshot,
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"format": "lewm-ep', b"\xff\xfe\x00\x80"])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"format": "lewm-ep', b"\xff\xfe\x00\x80", b"[" * 10**5])
 def test_damaged_description(tmp_path, content):
     (tmp_path / "dataset.json").write_bytes(content)
     with pytest.raises(InputError, match=r"dataset\.json"):
@@ -193,3 +193,26 @@ def test_columns_are_little_endian_rows_on_disk(tmp_path, make_info, make_episod
     ends = np.frombuffer((shard / "pixels.idx").read_bytes(), "<u8")
     assert len(ends) == 5
     assert ends[-1] == (shard / "pixels.bin").stat().st_size
+
+
+BOUNDS = [((np.nan,), (1.0,)), ((-np.inf,), (np.inf,)), ((1.0,), (1.0,)), ((2.0,), (1.0,))]
+
+
+@pytest.mark.parametrize(("low", "high"), BOUNDS)
+def test_bounds_that_no_planner_can_use_are_rejected_before_a_month_is_recorded_with_them(low, high):
+    with pytest.raises(InputError, match="finite with low < high"):
+        DatasetInfo({"action": Column("float32", (1,))}, low, high)
+
+
+def test_bounds_may_be_numpy_numbers(tmp_path):
+    low, high = np.array([-1, -2], np.float32), np.array([1, 2], np.float32)
+    info = DatasetInfo({"action": Column("float32", (2,))}, tuple(low), tuple(high))
+    info.write(tmp_path)
+    assert DatasetInfo.read(tmp_path) == info
+
+
+@pytest.mark.parametrize("value", [np.int64(3), {1, 2}, float("nan"), object(), b"x"])
+@pytest.mark.parametrize("key", ["source", "creator"])
+def test_a_source_that_json_cannot_hold_is_rejected(make_info, key, value):
+    with pytest.raises(InputError, match="plain JSON"):
+        make_info(**{key: {"deep": [value]}})

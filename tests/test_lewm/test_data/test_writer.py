@@ -170,7 +170,9 @@ def test_an_unfit_episode_is_rejected_with_its_group_before_anything_is_written(
     assert EpisodeReader(tmp_path).ids.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("value", [np.int64(3), np.float32(1), {1, 2}, b"x", float("nan"), float("inf"), np.zeros(2)])
+@pytest.mark.parametrize(
+    "value", [np.int64(3), np.float32(1), {1, 2}, b"x", float("nan"), float("inf"), np.zeros(2)]
+)
 def test_facts_that_json_cannot_hold_are_rejected(tmp_path, make_info, make_episode, snapshot, value):
     with EpisodeWriter(tmp_path, make_info()) as writer:
         before = snapshot(tmp_path)
@@ -216,12 +218,14 @@ def test_other_bounds_are_refused(tmp_path, make_info, snapshot):
     EpisodeWriter(tmp_path, info).close()
     before = snapshot(tmp_path)
     for low, high in (((-499.0, -500.0), (500.0, 500.0)), ((-500.0, -500.0), (500.0, 501.0))):
-        with pytest.raises(InputError, match="another data set .action_"):
+        with pytest.raises(InputError, match=r"another data set .action_"):
             EpisodeWriter(tmp_path, DatasetInfo(info.columns, low, high, info.source))
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("entry", ["thesis.txt", ".git/config", "shards/w0000-0/pixels.bin", "episodes-w0000.jsonl"])
+@pytest.mark.parametrize(
+    "entry", ["thesis.txt", ".git/config", "shards/w0000-0/pixels.bin", "episodes-w0000.jsonl"]
+)
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, make_info, snapshot, entry):
     (tmp_path / entry).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / entry).write_text("years of work")
@@ -247,7 +251,7 @@ FILES = ["pixels.bin", "pixels.idx", "state.bin", "action.bin"]
 def test_a_set_that_lost_committed_bytes_is_not_continued(
     tmp_path, make_info, make_episode, write_set, snapshot, file, damage
 ):
-    """And stays as it is: not even what a killed writer left behind is cut off, it may be of use to mend the set."""
+    """And stays as it is: not even what a killed writer left is cut off, it may be of use to mend the set."""
     write_set(tmp_path, [make_episode(0), make_episode(1)])
     leave_a_killed_writer(tmp_path, b'{"id"')
     path = tmp_path / "shards" / "w0000-0" / file
@@ -275,7 +279,7 @@ def test_a_set_that_lost_a_shard_is_not_continued(tmp_path, make_info, make_epis
 
 
 def test_shards_whose_log_is_gone_are_not_erased(tmp_path, make_info, make_episode, write_set, snapshot, matches):
-    """The bytes of a month may still be mended; a writer that takes them for what a kill left would cut them off."""
+    """They may still be mended; a writer that takes them for what a kill left would cut them off."""
     write_set(tmp_path, [make_episode(0)])
     log = tmp_path / "episodes-w0000.jsonl"
     saved = log.read_bytes()
