@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from lewm.data.log import Commit, checksum, log_paths, read_table
+from lewm.data.codecs import decoder
+from lewm.data.log import Commit, checksum, log_paths
 from lewm.data.schema import DatasetInfo
 from lewm.data.shard_reader import CACHES, ShardReader, available_memory
 from lewm.data.statistics import Statistics, column_statistics
+from lewm.data.table import read_table
 from lewm.types import ActionSpec, Episode, InputError, nearest
 
 ADVICE = "restore the file, or copy what is intact with `lewm data convert --skip-damaged`"
@@ -131,26 +133,35 @@ class EpisodeReader:
             out: uint8 (n, row_bytes), contiguous, to be filled and returned under the column's dtype and shape.
         """
         column = self._column(name)
-        places, position, row = self.table.places[name], positions.ravel(), rows.ravel()
+        position, row = positions.ravel(), rows.ravel()
         if (row < 0).any() or (row > self.steps[position] // column.stride).any():
             raise IndexError(f"column '{name}': a row outside of its episode")
         if out is None:
             out = np.empty((len(position), column.row_bytes), np.uint8)
-        index = places["row"][position] + row
-        begin = np.where(row == 0, places["begin"][position], -1) if column.compressed else index
-        shard = self.table.shard[position]
-        for number in np.unique(shard):
-            where = np.flatnonzero(shard == number)
-            whole = len(where) == len(shard)
-            target = out if whole else np.empty((len(where), column.row_bytes), np.uint8)
-            damaged = self._shards[number].fill(name, index[where], begin[where], target)
-            if damaged is not None:
-                k = where[damaged]
-                path = self._shards[number].folder / f"{name}.bin"
-                raise InputError(f"{path}: row {row[k]} of episode {self.ids[position[k]]} is damaged; {ADVICE}")
-            if not whole:
-                out[where] = target
+        place, shard = self.table.places[name][position], self.table.shard[position]
+        if column.compressed and self.cache != "ram":
+            self._decode(name, position, row, out)
+        elif len(position):
+            order = np.argsort(shard, kind="stable")
+            for part in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1):
+                self._shards[shard[part[0]]].copy(name, (place["row"] + row)[part], out, part)
         return out.view(column.dtype).reshape(*positions.shape, *column.shape)
+
+    def _decode(self, name: str, position: np.ndarray, row: np.ndarray, out: np.ndarray) -> None:
+        """Decode rows one by one into `out` (n, row_bytes): a call per shard would cost more than it saves."""
+        place, decode = self.table.places[name][position], decoder(self.info.columns[name])
+        begin = np.where(row == 0, place["begin"], -1)  # of the first row of an episode; else where the last ended
+        wanted = zip(
+            self.table.shard[position].tolist(), (place["row"] + row).tolist(), begin.tolist(), strict=True
+        )
+        for k, (shard, index, first) in enumerate(wanted):
+            data, ends = self._shards[shard].encoded(name)
+            try:
+                decode(data[ends[index - 1] if first < 0 else first : ends[index]], out[k])
+            except ValueError:
+                path = self._shards[shard].folder / f"{name}.bin"
+                what = f"row {row[k]} of episode {self.ids[position[k]]}"
+                raise InputError(f"{path}: {what} is damaged; {ADVICE}") from None
 
     def statistics(self, name: str, positions: np.ndarray) -> Statistics:
         """Mean, standard deviation and range of a column over these episodes, one pass, in bounded memory."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ class ShardReader:
     ) -> None:
         self.folder, self._columns, self._committed, self._cache = folder, columns, committed, cache
         self._files: dict[str, np.ndarray] = {}
+        self._encoded: dict[str, tuple[memoryview, memoryview]] = {}
         self._rows: dict[str, np.ndarray] = {}
 
     def short(self, name: str) -> dict[Path, int]:
@@ -50,35 +52,26 @@ class ShardReader:
             rows, end = self._committed[stem]
             size, path = (end if kind == "bin" else rows * 8), self.folder / name
             if self._cache == "none" and size:
-                self._files[name] = np.memmap(path, np.uint8, "r", shape=(size,))
+                self._files[name] = np.asarray(
+                    np.memmap(path, np.uint8, "r", shape=(size,))
+                )  # memmap indexes slowly
             else:
                 self._files[name] = np.fromfile(path, np.uint8, size)
         return self._files[name]
 
-    def fill(self, name: str, index: np.ndarray, begin: np.ndarray, out: np.ndarray) -> int | None:
-        """Put rows into `out` (n, row_bytes).
+    def encoded(self, name: str) -> tuple[memoryview, memoryview]:
+        """The bytes of an encoded column, and where each row ends in them."""
+        if name not in self._encoded:
+            ends = memoryview(self.file(f"{name}.idx").view("<i8"))
+            self._encoded[name] = memoryview(self.file(f"{name}.bin")), ends
+        return self._encoded[name]
 
-        Args:
-            index: rows of the shard (n,).
-            begin: for encoded columns, the byte at which each row's episode begins if it is the first of it, else
-            -1.
-
-        Returns:
-            None, or the place in `index` of a row that is damaged.
-        """
-        column = self._columns[name]
-        if not column.compressed or self._cache == "ram":
+    def copy(self, name: str, index: np.ndarray, out: np.ndarray, where: np.ndarray) -> None:
+        """Copy rows `index` (n,) of a raw or decoded column to rows `where` (n,) of `out`."""
+        if len(where) == len(out):  # all of it is here, in order
             np.take(self._decoded(name), index, axis=0, out=out, mode="clip")  # "clip" writes into out directly
-            return None
-        ends = self.file(f"{name}.idx").view("<i8")
-        first = np.where(begin >= 0, begin, ends[np.maximum(index - 1, 0)])
-        data, decode = memoryview(self.file(f"{name}.bin")), decoder(column)
-        for k, (a, b) in enumerate(zip(first.tolist(), ends[index].tolist(), strict=True)):
-            try:
-                decode(data[a:b], out[k])
-            except ValueError:
-                return k
-        return None
+        else:
+            out[where] = self._decoded(name)[index]
 
     def _decoded(self, name: str) -> np.ndarray:
         """All committed rows (rows, row_bytes): the file itself, or decoded on first use."""
@@ -86,12 +79,11 @@ class ShardReader:
         if not column.compressed:
             return self.file(f"{name}.bin").reshape(-1, column.row_bytes)
         if name not in self._rows:
-            ends = self.file(f"{name}.idx").view("<i8").tolist()
-            data, decode = memoryview(self.file(f"{name}.bin")), decoder(column)
-            rows = np.empty((len(ends), column.row_bytes), np.uint8)
-            for k, (a, b) in enumerate(zip([0, *ends], ends, strict=False)):
+            data, ends = self.encoded(name)
+            decode, rows = decoder(column), np.empty((len(ends), column.row_bytes), np.uint8)
+            for k, (begin, end) in enumerate(pairwise([0, *ends])):
                 try:
-                    decode(data[a:b], rows[k])
+                    decode(data[begin:end], rows[k])
                 except ValueError as error:
                     path = self.folder / f"{name}.bin"
                     raise InputError(

@@ -207,9 +207,9 @@ class Windows:
 
     def _shuffled(self, places: np.ndarray, seed: int) -> np.ndarray:
         epochs, indices = places // len(self), np.empty(len(places), np.int64)
-        for epoch in np.unique(epochs):
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
             here = epochs == epoch
-            indices[here] = Shuffle(len(self), seed, int(epoch))(places[here] % len(self))
+            indices[here] = Shuffle(len(self), seed, epoch)(places[here] % len(self))
         return indices
 
     def _with_siblings(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
