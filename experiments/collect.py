@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 import envs
 from experiments.build import build_task
@@ -34,11 +37,12 @@ def collect(config: Mapping[str, Any]) -> Path:
     registry.build("policy", config["policy"])
     info = _info(config)
     begin = time.perf_counter()
-    with EpisodeWriter(folder, info):  # the folder is ours, or an error; made once, before there are workers
+    EpisodeWriter(folder, info).close()  # the folder is ours, or an error, before there are workers
+    with _alone(folder):
         done = committed_ids(folder)
-    missing = [i for i in range(count) if i not in done]
-    with progress(count, "collect", "episodes", initial=count - len(missing)) as bar:
-        _record(config, info, missing, bar.update)
+        missing = [i for i in range(count) if i not in done]
+        with progress(count, "collect", "episodes", initial=count - len(missing)) as bar:
+            _record(config, info, missing, bar.update)
     seconds = time.perf_counter() - begin
     reader = EpisodeReader(folder)
     frames = len(missing) * info.columns["pixels"].rows(steps)
@@ -53,8 +57,9 @@ def _record(config: Mapping[str, Any], info: DatasetInfo, ids: Sequence[int], ti
     if workers == 1:
         record_part(config, info, "w0000", ids, tick)
         return
-    logs = Path(config["out"])
-    seen = start = _lines(logs)
+    lines = _Lines(Path(config["out"]))
+    lines.new()
+    recorded = 0
     start_method = "forkserver" if os.name == "posix" else "spawn"  # a fork after OpenGL was used hangs
     with ProcessPoolExecutor(workers, get_context(start_method)) as pool:
         jobs = {
@@ -63,15 +68,14 @@ def _record(config: Mapping[str, Any], info: DatasetInfo, ids: Sequence[int], ti
         }
         while jobs:
             done, jobs = wait(jobs, LOOK_EVERY)
-            now = _lines(logs)
-            tick(now - seen)
-            seen = now
+            tick(new := lines.new())
+            recorded += new
             try:
                 for job in done:
                     job.result()
             except BrokenProcessPool:
                 raise InputError(
-                    f"a collecting process was killed after {seen - start} episodes (out of memory?); "
+                    f"a collecting process was killed after {recorded} episodes (out of memory?); "
                     "run the same command again to go on, with fewer rows if memory is short"
                 ) from None
 
@@ -88,6 +92,8 @@ def record_part(
     policy = registry.build("policy", config["policy"])
     with EpisodeWriter(config["out"], info, writer=writer_name) as writer:
         for first in range(0, len(ids), config["rows"]):
+            if (parent := parent_process()) is not None and not parent.is_alive():
+                return  # killed; whoever runs the command again will record the rest
             recordings = [writer.begin(i) for i in ids[first : first + config["rows"]]]
             task = build_task(config["env"], len(recordings))
             envs.record(
@@ -102,9 +108,32 @@ def record_part(
             tick(len(recordings))
 
 
-def _lines(folder: Path) -> int:
-    """Episodes committed so far, by all writers."""
-    return sum(path.read_bytes().count(b"\n") for path in log_paths(folder))
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the set against a second collection, which would record the same episodes."""
+    try:
+        with FileLock(folder / ".collect.lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"another `lewm collect` is writing into {folder}; wait for it to end") from None
+
+
+class _Lines:
+    """Counts the lines that were added to the logs of a set since it was last asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: dict[Path, int] = {}
+
+    def new(self) -> int:
+        count = 0
+        for path in log_paths(self._folder):
+            with path.open("rb") as file:
+                file.seek(self._seen.get(path, 0))
+                data = file.read()
+            count += data.count(b"\n")
+            self._seen[path] = self._seen.get(path, 0) + len(data)
+        return count
 
 
 def _info(config: Mapping[str, Any]) -> DatasetInfo:

@@ -185,7 +185,8 @@ def _check_types(default: Any, given: Any, key: str = "") -> None:
         place = isinstance(default, str) and isinstance(given, int | float) and key.rpartition(".")[2] in PLACES
         number = isinstance(default, float) and isinstance(given, int) and not isinstance(given, bool)
         reference = isinstance(default, str) and default.startswith("${")
-        if not (type(given) is type(default) or number or place or (reference and given is not None)):
+        chooses = given == "auto" and key.rpartition(".")[2] == "workers"
+        if not (type(given) is type(default) or number or place or chooses or (reference and given is not None)):
             kind = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
             expected = kind.get(type(default).__name__, f"like {default}")
             raise InputError(f"setting '{key}' must be {expected}, got '{given}'")

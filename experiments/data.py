@@ -13,9 +13,9 @@ import numpy as np
 from experiments.data_info import describe, describe_source
 from experiments.runs import progress, provenance, say
 from lewm.data import EpisodeReader
-from lewm.data.convert import Choices, StoreSource, convert
-from lewm.data.formats import Source, detect, get_format, known_formats
-from lewm.data.merge import merge
+from lewm.data.convert import Choices, convert
+from lewm.data.formats import Format, Source, detect, get_format, known_formats
+from lewm.data.store_source import StoreSource
 from lewm.registry import load_plugins
 from lewm.types import InputError, nearest
 
@@ -94,8 +94,8 @@ def _formats(_: argparse.Namespace) -> None:
         say(f"{name:<18}{can:<12}{one.title}{extra}")
 
 
-def _has(one: type, method: str) -> bool:
-    return method in vars(one)
+def _has(one: type[Format], method: str) -> bool:
+    return getattr(one, method) is not getattr(Format, method)
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -108,26 +108,25 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    bad = 0
-    for path in options.paths:
+    return max([_verify_one(path) for path in options.paths])
+
+
+def _verify_one(path: Path) -> int:
+    try:
         reader = EpisodeReader(path, skip_damaged=True)
-        faults = list(reader.faults)
-        with progress(len(reader), "verify", "episodes") as bar:
-            for position in range(len(reader)):
-                faults += reader.verify_episode(position)
-                bar.update()
-        for fault in faults:
-            say(f"BAD   {fault.text}")
-        for note in reader.leftovers():
-            say(f"note  {note}")
-        hurt = sorted({fault.episode for fault in faults if fault.episode is not None})
-        count = len(reader) + len({f.episode for f in reader.faults if f.episode is not None})
-        state = (
-            f"{len(faults)} faults; bad episodes: {hurt or 'none named'}" if faults else "every checksum matches"
-        )
-        say(f"verify    {path}: {count} episodes, {reader.nbytes / 1e6:.1f} MB, {state}")
-        bad += len(faults)
-    return 1 if bad else 0
+    except InputError as error:  # nothing of it can be read
+        say(f"BAD       {error}")
+        return 1
+    with progress(len(reader), "verify", "episodes") as bar:
+        faults = list(reader.verify(bar.update))
+    for fault in faults:
+        say(f"BAD       {fault.text}")
+    for note in reader.leftovers():
+        say(f"note      {note} (a killed writer's, its next start cuts it off)")
+    hurt = sorted({fault.episode for fault in faults if fault.episode is not None})
+    state = f"{len(faults)} faults; bad episodes: {hurt or 'see above'}" if faults else "every checksum matches"
+    say(f"verify    {path}: {len(reader)} episodes, {reader.nbytes / 1e6:.1f} MB, {state}")
+    return 1 if faults else 0
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -199,9 +198,13 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _merge(options: argparse.Namespace) -> None:
-    total = sum(len(EpisodeReader(source)) for source in options.sources)
-    with progress(total, "merge", "episodes") as bar:
-        merge(options.sources, options.out, creator=provenance(), tick=bar.update)
+    if len(options.sources) < 2:
+        raise InputError("merging needs at least two data sets, and a folder for the result")
+    if options.out.resolve() in [source.resolve() for source in options.sources]:
+        raise InputError(f"{options.out} is one of the sets to merge; name a new folder for the result")
+    source = StoreSource(*options.sources)
+    with progress(len(source), "merge", "episodes") as bar:
+        convert(source, options.out, Choices(), creator=provenance(), tick=bar.update)
     reader = EpisodeReader(options.out)
     say(f"merge     {len(reader)} episodes, {reader.nbytes / 1e6:.1f} MB in {options.out}")
 

@@ -46,6 +46,8 @@ def train(config: Mapping[str, Any]) -> Path:
         _check_sums(reader)
 
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
+            if trainer.reading and not bar.n:
+                say(f"          data is read by {trainer.reading}")
             bar.update(step - bar.n)
             if metrics:
                 bar.set_postfix_str(f"loss {metrics['loss']:.3f}, rank {metrics['effective_rank']:.0f}")
@@ -105,10 +107,8 @@ def _check_advice(config: Mapping[str, Any]) -> None:
 
 def _check_sums(reader: EpisodeReader) -> None:
     with progress(len(reader), "verify", "episodes") as bar:
-        for position in range(len(reader)):
-            for fault in reader.verify_episode(position):
-                raise InputError(f"{fault.text} (`lewm data verify {reader.folder}` lists everything)")
-            bar.update()
+        for fault in reader.verify(bar.update):
+            raise InputError(f"{fault.text} (`lewm data verify {reader.folder}` lists everything)")
 
 
 def _check_images(reader: EpisodeReader, size: int) -> None:

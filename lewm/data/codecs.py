@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import zstandard
 
+from lewm.data.images import decode_image
 from lewm.data.schema import Column
 
 Encode = Callable[[np.ndarray], bytes]
@@ -82,13 +83,4 @@ def _encode_jpeg(row: np.ndarray, quality: int) -> bytes:
 
 
 def _decode_jpeg(data: memoryview, out: np.ndarray, column: Column) -> None:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            pixels = np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(str(error)) from None
-    if pixels.size != out.size:
-        raise ValueError(f"an image of {pixels.shape}, expected {column.shape}")
-    out[:] = pixels.reshape(-1)
+    out[:] = decode_image(data, column.shape, kinds=("JPEG",), convert=False).reshape(-1)

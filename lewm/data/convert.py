@@ -13,8 +13,7 @@ import numpy as np
 
 from lewm.data.formats.base import Source, Tick, bounds_of
 from lewm.data.log import committed_ids
-from lewm.data.reader import EpisodeReader
-from lewm.data.recording import Recording
+from lewm.data.recording import Recording, StoredRows
 from lewm.data.schema import Column, DatasetInfo
 from lewm.data.writer import IN_FLIGHT, EpisodeWriter
 from lewm.types import Episode, InputError, nearest
@@ -55,7 +54,11 @@ def convert(
         for episode in episodes:
             recording = writer.begin(episode.id, episode.facts)
             for name, column in names.items():
-                recording.extend(column, episode.columns[name])
+                rows = episode.columns[name]
+                if isinstance(rows, StoredRows) and rows.column == info.columns[column]:
+                    recording.take(column, rows)
+                else:
+                    recording.extend(column, np.asarray(rows))
             group.append(recording)
             if len(group) == IN_FLIGHT or time.monotonic() - begin > GROUP_SECONDS:
                 writer.commit(group)
@@ -101,45 +104,9 @@ def _info(source: Source, names: Mapping[str, str], choices: Choices, creator: M
     stated = choices.bounds or source.action_bounds()
     low, high = stated or bounds_of(source.actions())
     about = dict(source.about)
-    about["action_bounds"] = "given" if choices.bounds else "stated by the source" if stated else "seen in the data"
+    if choices.bounds or not stated:
+        about["action_bounds"] = "given" if choices.bounds else "seen in the data"
     if choices.drop or choices.rename:
         about["columns"] = {"renamed": dict(choices.rename), "dropped": list(choices.drop)}
     low, high = np.asarray(low, float), np.asarray(high, float)
     return DatasetInfo(columns, tuple(low.tolist()), tuple(high.tolist()), about, creator)
-
-
-class StoreSource(Source):
-    """A data set of our own as a source: to encode it anew, drop columns, or save what is intact of a damaged one.
-
-    With `skip_damaged`, episodes with any wrong checksum are left out and listed in `damaged` as they are met.
-    """
-
-    def __init__(self, folder: Path | str, *, skip_damaged: bool = False) -> None:
-        self._reader = EpisodeReader(folder, skip_damaged=skip_damaged)
-        self._skip = skip_damaged
-        self.damaged = [fault.text for fault in self._reader.faults]
-        self.columns = self._reader.info.columns
-        self.about = dict(self._reader.info.source)
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def id(self, position: int) -> int:
-        """The id of the episode at this position."""
-        return int(self._reader.ids[position])
-
-    def episodes(self, first: int = 0) -> Iterator[Episode]:
-        """Episodes from a position on, with their own ids."""
-        for position in range(first, len(self)):
-            try:
-                episode = self._reader.episode(position)  # checks every checksum
-            except InputError as error:
-                if not self._skip:
-                    raise
-                self.damaged.append(str(error))
-            else:
-                yield episode
-
-    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """As recorded."""
-        return np.array(self._reader.info.action_low), np.array(self._reader.info.action_high)

@@ -92,12 +92,13 @@ class Loader:
         """Number of workers and the reason: windows per second of the thread and of one process per core."""
         cores = min(8, os.cpu_count() or 1)
         speeds = {}
-        for self.workers in (0, cores):
-            with closing(self.batches(0, TRIAL + AHEAD)) as batches:
+        for turn, workers in enumerate((0, cores)):
+            self.workers, first = workers, turn * (TRIAL + AHEAD)  # other windows each, for none of them is cached
+            with closing(self.batches(first, first + TRIAL + AHEAD)) as batches:
                 next(batches)  # starting up is not the question
                 begin = time.perf_counter()
                 count = sum(len(batch) for batch in batches)
-            speeds[self.workers] = count / (time.perf_counter() - begin)
+            speeds[workers] = count / (time.perf_counter() - begin)
         chosen = cores if speeds[cores] > WORTH * speeds[0] else 0
         name = f"{cores} worker processes" if chosen else "one thread"
         return chosen, f"{name}: a thread reads {speeds[0]:,.0f} windows/s, {cores} processes {speeds[cores]:,.0f}"

@@ -59,7 +59,8 @@ class Commit:
             raise ValueError("not a commit line, or damaged")
         try:
             commit = Commit(**json.loads(body + b"}"))
-            sane = commit.steps >= 1 and NAME.fullmatch(commit.shard)
+            sane = type(commit.id) is int and 0 <= commit.id < 2**63 and 1 <= commit.steps < 2**31
+            sane = sane and NAME.fullmatch(commit.shard) and commit.shard.rpartition("-")[2].isdecimal()
             sane = sane and all(row >= 0 and 0 <= a <= b for row, a, b, _, _ in commit.columns.values())
         except (TypeError, AttributeError) as error:
             raise ValueError(str(error)) from None
@@ -92,21 +93,22 @@ def log_lines(path: Path) -> Iterator[bytes]:
                 yield line
 
 
-def read_log(path: Path) -> tuple[list[Commit], int]:
-    """Commits of one log and the length in bytes of its intact part (a torn last line is left out)."""
-    commits, intact = [], 0
+def parse_log(path: Path) -> Iterator[tuple[Commit, int]]:
+    """Commits of one log and the lengths of their lines, one by one; a torn last line is left out.
+
+    Raises:
+        InputError: a line is damaged or foreign.
+    """
     for number, line in enumerate(log_lines(path), start=1):
         try:
-            commits.append(Commit.parse(line))
+            yield Commit.parse(line), len(line)
         except ValueError as error:
             raise InputError(damaged_line(path, number, line, error)) from None
-        intact += len(line)
-    return commits, intact
 
 
 def committed_ids(folder: Path) -> set[int]:
     """Ids of all committed episodes of a set, for a collection that goes on; empty where there is no set."""
-    return {commit.id for path in log_paths(folder) for commit in read_log(path)[0]}
+    return {commit.id for path in log_paths(folder) for commit, _ in parse_log(path)}
 
 
 def damaged_line(path: Path, number: int, line: bytes, error: ValueError) -> str:

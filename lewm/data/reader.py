@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,16 @@ from typing import Any
 import numpy as np
 
 from lewm.data.codecs import decoder
-from lewm.data.log import Commit, checksum, log_paths
-from lewm.data.schema import DatasetInfo
-from lewm.data.shard_reader import CACHES, ShardReader, available_memory
+from lewm.data.log import Commit, checksum
+from lewm.data.recording import StoredRows
+from lewm.data.schema import Column, DatasetInfo
+from lewm.data.shard_reader import CACHES, Shards, available_memory
 from lewm.data.statistics import Statistics, column_statistics
 from lewm.data.table import read_table
+from lewm.data.verify import Fault, leftovers, verify
 from lewm.types import ActionSpec, Episode, InputError, nearest
 
 ADVICE = "restore the file, or copy what is intact with `lewm data convert --skip-damaged`"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something wrong with a set: of an episode (its id), or of a file as a whole (None)."""
-
-    episode: int | None
-    text: str
 
 
 class EpisodeReader:
@@ -53,16 +46,16 @@ class EpisodeReader:
         self.info = DatasetInfo.read(self.folder)
         self.table, lines = read_table(self.folder, list(self.info.columns))
         self.faults = [Fault(None, text) for text in lines]
-        self._open_shards()
-        short = self._cut_short()
-        self.faults += short.values()
-        if self.faults and not skip_damaged:
+        self.shards = Shards(self.folder, self.info.columns, self.table, cache)
+        for k, text in (short := self.shards.short()).items():
+            number = int(self.ids[k])
+            self.faults.append(Fault(number, f"{text}: episode {number} cannot be read; {ADVICE}"))
+        if self.faults and not (skip_damaged and len(short) < len(self)):
             raise InputError(self.faults[0].text)
         if short:
-            keep = np.array([k for k in range(len(self)) if k not in short], np.int64)
-            self.table = self.table.take(keep)
-            self._open_shards()
-        if not len(self.table):
+            self.table = self.table.take(np.setdiff1d(np.arange(len(self)), list(short)))
+            self.shards = Shards(self.folder, self.info.columns, self.table, cache)
+        if not len(self):
             raise InputError(f"{self.folder} holds no committed episode; run `lewm collect` again to fill it")
         if cache == "ram":
             self._check_memory()
@@ -71,11 +64,11 @@ class EpisodeReader:
         return len(self.table)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_shards"}
+        return {key: value for key, value in vars(self).items() if key != "shards"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._open_shards()
+        self.shards = Shards(self.folder, self.info.columns, self.table, self.cache)
 
     @property
     def ids(self) -> np.ndarray:
@@ -116,6 +109,20 @@ class EpisodeReader:
         count = steps if column.transition else column.rows(steps)
         return self.gather(name, np.full(count, position), np.arange(count))
 
+    def stored(self, name: str, position: int) -> StoredRows:
+        """A column of the episode at this position as it lies on disk, its checksum compared.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        fault = self.check(position, name)
+        if fault is not None:
+            raise InputError(fault)
+        column, place, steps = self._column(name), self.table.places[name][position], int(self.steps[position])
+        data = self.shards[self.table.shard[position]].file(f"{name}.bin")[int(place["begin"]) : int(place["end"])]
+        content = f"{int(place['content']):016x}"
+        return StoredRows(column, steps, data.tobytes(), self._lengths(name, position), content)
+
     def episode(self, position: int) -> Episode:
         """The whole episode at this position, as it was given to the writer."""
         for text in (self.check(position, name) for name in self.info.columns):
@@ -144,7 +151,9 @@ class EpisodeReader:
         elif len(position):
             order = np.argsort(shard, kind="stable")
             for part in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1):
-                self._shards[shard[part[0]]].copy(name, (place["row"] + row)[part], out, part)
+                damaged = self.shards[shard[part[0]]].copy(name, (place["row"] + row)[part], out, part)
+                if damaged is not None:
+                    raise self._damaged(name, position[part[damaged]], row[part[damaged]])
         return out.view(column.dtype).reshape(*positions.shape, *column.shape)
 
     def _decode(self, name: str, position: np.ndarray, row: np.ndarray, out: np.ndarray) -> None:
@@ -155,13 +164,15 @@ class EpisodeReader:
             self.table.shard[position].tolist(), (place["row"] + row).tolist(), begin.tolist(), strict=True
         )
         for k, (shard, index, first) in enumerate(wanted):
-            data, ends = self._shards[shard].encoded(name)
+            data, ends = self.shards[shard].encoded(name)
             try:
                 decode(data[ends[index - 1] if first < 0 else first : ends[index]], out[k])
             except ValueError:
-                path = self._shards[shard].folder / f"{name}.bin"
-                what = f"row {row[k]} of episode {self.ids[position[k]]}"
-                raise InputError(f"{path}: {what} is damaged; {ADVICE}") from None
+                raise self._damaged(name, position[k], row[k]) from None
+
+    def _damaged(self, name: str, position: int, row: int) -> InputError:
+        path = self.shards[self.table.shard[position]].folder / f"{name}.bin"
+        return InputError(f"{path}: row {row} of episode {self.ids[position]} is damaged; {ADVICE}")
 
     def statistics(self, name: str, positions: np.ndarray) -> Statistics:
         """Mean, standard deviation and range of a column over these episodes, one pass, in bounded memory."""
@@ -172,49 +183,37 @@ class EpisodeReader:
         found = self.statistics("action", positions)
         return ActionSpec(self.info.action_low, self.info.action_high, found.mean, np.maximum(found.std, 1e-6))
 
-    def verify(self) -> Iterator[Fault]:
-        """Check every checksum of every episode, one episode at a time; yields what is wrong.
+    def verify(self, tick: Callable[[int], object] = lambda _: None) -> Iterator[Fault]:
+        """Compare every checksum of every episode, one episode at a time; yields what is wrong.
 
-        The set is best opened with `skip_damaged`: the faults found at opening come first.
+        A set opened with `skip_damaged` gives the faults found at opening first. `tick` is told of each episode
+        done.
         """
-        yield from self.faults
-        for position in range(len(self)):
-            yield from self.verify_episode(position)
-
-    def verify_episode(self, position: int) -> list[Fault]:
-        """What is wrong with the episode at this position, by its checksums."""
-        texts = [self.check(position, name) for name in self.info.columns]
-        return [Fault(int(self.ids[position]), text) for text in texts if text is not None]
+        return verify(self, tick)
 
     def leftovers(self) -> list[str]:
-        """What an interrupted writer left behind, no fault: its next start cuts it off."""
-        found = []
-        for path in log_paths(self.folder):
-            data = path.read_bytes()
-            if not data.endswith(b"\n") and data:
-                found.append(f"{path} ends in a torn line")
-        sizes = {shard.folder: shard.committed_bytes() for shard in self._shards}
-        for folder in sorted((self.folder / "shards").iterdir()):
-            there = sum(path.stat().st_size for path in folder.iterdir())
-            spare = there - sizes.get(folder, 0)
-            if spare > 0:
-                found.append(f"{folder} holds {spare} bytes that no commit line accounts for")
-        return found
+        """What a killed writer left behind, no fault: its next start cuts it off."""
+        return leftovers(self)
 
     def check(self, position: int, name: str) -> str | None:
         """A sentence if a column of the episode at this position does not match its checksum."""
-        column, place = self._column(name), self.table.places[name][position]
-        shard, lengths = self._shards[self.table.shard[position]], None
-        row, begin, end = int(place["row"]), int(place["begin"]), int(place["end"])
-        if column.compressed:
-            ends = shard.file(f"{name}.idx").view("<i8")[row : row + column.rows(int(self.steps[position]))]
-            lengths = np.diff(ends, prepend=begin)
-        if checksum(shard.file(f"{name}.bin")[begin:end], lengths) == place["crc32"]:
+        place, shard = self.table.places[name][position], self.shards[self.table.shard[position]]
+        data = shard.file(f"{name}.bin")[int(place["begin"]) : int(place["end"])]
+        if checksum(data, self._lengths(name, position)) == place["crc32"]:
             return None
         path = shard.folder / f"{name}.bin"
         return f"{path} is damaged: '{name}' of episode {self.ids[position]} does not match its checksum; {ADVICE}"
 
-    def _column(self, name: str) -> Any:
+    def _lengths(self, name: str, position: int) -> np.ndarray | None:
+        """Stored length of each row of an episode's encoded column; None for fixed-size rows."""
+        column, place = self._column(name), self.table.places[name][position]
+        if not column.compressed:
+            return None
+        rows = slice(int(place["row"]), int(place["row"]) + column.rows(int(self.steps[position])))
+        ends = self.shards[self.table.shard[position]].file(f"{name}.idx").view("<i8")[rows]
+        return np.diff(ends, prepend=int(place["begin"]))
+
+    def _column(self, name: str) -> Column:
         if name not in self.info.columns:
             raise InputError(f"{self.folder} has no column '{name}': {nearest(name, list(self.info.columns))}")
         return self.info.columns[name]
@@ -227,38 +226,6 @@ class EpisodeReader:
                 return Commit.parse(file.readline())
             except ValueError as error:
                 raise InputError(f"{path} has changed since it was opened ({error}); open the set again") from None
-
-    def _open_shards(self) -> None:
-        columns, table = self.info.columns, self.table
-        committed = {name: np.zeros((len(table.shards), 2), np.int64) for name in columns}
-        for name, place in table.places.items():
-            last = place["row"] + table.steps // columns[name].stride + 1
-            np.maximum.at(committed[name][:, 0], table.shard, last)
-            np.maximum.at(committed[name][:, 1], table.shard, place["end"])
-        self._shards = [
-            ShardReader(
-                self.folder / "shards" / shard,
-                columns,
-                {name: (int(c[number, 0]), int(c[number, 1])) for name, c in committed.items()},
-                self.cache,
-            )
-            for number, shard in enumerate(table.shards)
-        ]
-
-    def _cut_short(self) -> dict[int, Fault]:
-        """Position -> fault, of episodes whose bytes are not all there."""
-        found: dict[int, Fault] = {}
-        for number, shard in enumerate(self._shards):
-            for name, column in self.info.columns.items():
-                place, steps = self.table.places[name], self.table.steps
-                for path, size in shard.short(name).items():
-                    rows = place["row"] + steps // column.stride + 1
-                    needed = rows * 8 if path.suffix == ".idx" else place["end"]
-                    for k in np.flatnonzero((self.table.shard == number) & (needed > size)):
-                        state = "missing" if size < 0 else f"cut short ({size} bytes, {needed[k]} needed)"
-                        text = f"{path} is {state}: episode {self.ids[k]} cannot be read; {ADVICE}"
-                        found.setdefault(int(k), Fault(int(self.ids[k]), text))
-        return found
 
     def _check_memory(self) -> None:
         rows = {name: int((self.steps // c.stride + 1).sum()) for name, c in self.info.columns.items()}

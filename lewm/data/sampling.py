@@ -16,17 +16,17 @@ ROUNDS = 6
 def split_episodes(reader: EpisodeReader, validation: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
     """Positions of (training, validation) episodes, decided by a hash of each id: stable as the set grows.
 
-    Where the hash would leave one side empty, an episode changes sides; a single one serves as both.
+    Neither side is left empty: the lowest hash is always held out, the highest never. A single episode serves as
+    both.
     """
     if not 0 <= validation < 1:
         raise InputError(f"the share held out for validation must be in [0, 1), got {validation}")
-    held = np.array([zlib.crc32(b"split %d" % i) / 2**32 < validation for i in reader.ids.tolist()])
-    if validation > 0 and not held.any():
-        held[-1] = True
+    hashes = np.array([zlib.crc32(b"split %d" % i) / 2**32 for i in reader.ids.tolist()])
+    held = hashes < validation
     if len(held) == 1:
-        return np.zeros(1, int), np.zeros(1, int)
-    if held.all():
-        held[0] = False
+        return np.zeros(1, int), np.zeros(int(validation > 0), int)
+    if validation > 0:  # each side gets at least one: those that are last to leave it as the set grows
+        held[np.argmin(hashes)], held[np.argmax(hashes)] = True, False
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

@@ -41,6 +41,7 @@ from lewm.types import InputError
 FORMAT, VERSION = "lewm-episodes", 2
 TEMPORARY = ".dataset.json.tmp"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # Windows
 CODECS = "'raw', 'zstd:<level 1 to 22>' or 'jpeg:<quality 1 to 100>'"
 
 
@@ -123,8 +124,12 @@ class DatasetInfo:
 
     def __post_init__(self) -> None:
         for name in self.columns:
-            if not NAME.fullmatch(name):
+            if not NAME.fullmatch(name) or name.partition(".")[0].lower() in RESERVED:
                 raise InputError(f"a column's name may hold letters, digits and _ . -, got '{name}'")
+        if len({name.casefold() for name in self.columns}) < len(self.columns):
+            raise InputError(
+                f"columns must differ in more than case, their files would not: {sorted(self.columns)}"
+            )
         action = self.columns.get("action")
         bounds = len(self.action_low), len(self.action_high)
         if action is None or np.dtype(action.dtype).kind != "f" or (*action.shape, *action.shape) != bounds:

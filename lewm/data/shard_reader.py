@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import sys
+from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -11,13 +14,14 @@ import numpy as np
 
 from lewm.data.codecs import decoder
 from lewm.data.schema import Column
-from lewm.types import InputError
+from lewm.data.table import Table
 
 CACHES = {
     "none": "memory-mapped: the system's page cache decides what stays",
     "compressed": "the files are read into memory once",
     "ram": "every row is decoded into memory once",
 }
+KEEPS_HANDLE = sys.version_info < (3, 13)  # before, a memory map held a file handle for as long as it lived
 
 
 class ShardReader:
@@ -29,7 +33,7 @@ class ShardReader:
         self.folder, self._columns, self._committed, self._cache = folder, columns, committed, cache
         self._files: dict[str, np.ndarray] = {}
         self._encoded: dict[str, tuple[memoryview, memoryview]] = {}
-        self._rows: dict[str, np.ndarray] = {}
+        self._rows: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def short(self, name: str) -> dict[Path, int]:
         """Files of a column that hold less than was committed -> their size, -1 for those that are not there."""
@@ -52,9 +56,7 @@ class ShardReader:
             rows, end = self._committed[stem]
             size, path = (end if kind == "bin" else rows * 8), self.folder / name
             if self._cache == "none" and size:
-                self._files[name] = np.asarray(
-                    np.memmap(path, np.uint8, "r", shape=(size,))
-                )  # memmap indexes slowly
+                self._files[name] = np.frombuffer(_map(path, size), np.uint8)
             else:
                 self._files[name] = np.fromfile(path, np.uint8, size)
         return self._files[name]
@@ -66,31 +68,96 @@ class ShardReader:
             self._encoded[name] = memoryview(self.file(f"{name}.bin")), ends
         return self._encoded[name]
 
-    def copy(self, name: str, index: np.ndarray, out: np.ndarray, where: np.ndarray) -> None:
-        """Copy rows `index` (n,) of a raw or decoded column to rows `where` (n,) of `out`."""
-        if len(where) == len(out):  # all of it is here, in order
-            np.take(self._decoded(name), index, axis=0, out=out, mode="clip")  # "clip" writes into out directly
-        else:
-            out[where] = self._decoded(name)[index]
+    def copy(self, name: str, index: np.ndarray, out: np.ndarray, where: np.ndarray) -> int | None:
+        """Copy rows `index` (n,) of a raw or decoded column to rows `where` (n,) of `out`.
 
-    def _decoded(self, name: str) -> np.ndarray:
-        """All committed rows (rows, row_bytes): the file itself, or decoded on first use."""
+        Returns:
+            None, or the place in `index` of a row that is damaged.
+        """
+        rows, damaged = self._decoded(name)
+        if len(damaged) and np.isin(index, damaged).any():
+            return int(np.argmax(np.isin(index, damaged)))
+        if len(where) == len(out):  # all of it is here, in order
+            np.take(rows, index, axis=0, out=out, mode="clip")  # "clip" writes into out directly
+        else:
+            out[where] = rows[index]
+        return None
+
+    def _decoded(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """All committed rows (rows, row_bytes), the file itself or decoded on first use; and which are damaged."""
         column = self._columns[name]
-        if not column.compressed:
-            return self.file(f"{name}.bin").reshape(-1, column.row_bytes)
+        if name not in self._rows and not column.compressed:
+            self._rows[name] = self.file(f"{name}.bin").reshape(-1, column.row_bytes), np.empty(0, np.int64)
         if name not in self._rows:
             data, ends = self.encoded(name)
-            decode, rows = decoder(column), np.empty((len(ends), column.row_bytes), np.uint8)
+            decode, rows, damaged = decoder(column), np.empty((len(ends), column.row_bytes), np.uint8), []
             for k, (begin, end) in enumerate(pairwise([0, *ends])):
                 try:
                     decode(data[begin:end], rows[k])
-                except ValueError as error:
-                    path = self.folder / f"{name}.bin"
-                    raise InputError(
-                        f"{path}: row {k} is damaged ({error}); `lewm data verify` says which episode it is"
-                    ) from None
-            self._rows[name] = rows
+                except ValueError:
+                    damaged.append(k)
+            self._rows[name] = rows, np.array(damaged, np.int64)
         return self._rows[name]
+
+
+class Shards:
+    """All shards of a set. Few are open at once where the system allows few files; the least used is closed."""
+
+    def __init__(self, folder: Path, columns: Mapping[str, Column], table: Table, cache: str) -> None:
+        self._folder, self._columns, self._table, self._cache = folder, columns, table, cache
+        self._open: OrderedDict[int, ShardReader] = OrderedDict()
+        files = sum(1 + column.compressed for column in columns.values())
+        self.most_open = max(4, _handles() // 2 // files) if cache == "none" and KEEPS_HANDLE else len(table.shards)
+        self._committed = np.zeros((len(columns), 2, len(table.shards)), np.int64)
+        for committed, (name, place) in zip(self._committed, table.places.items(), strict=True):
+            np.maximum.at(committed[0], table.shard, place["row"] + table.steps // columns[name].stride + 1)
+            np.maximum.at(committed[1], table.shard, place["end"])
+
+    def __len__(self) -> int:
+        return len(self._table.shards)
+
+    def __getitem__(self, number: int) -> ShardReader:
+        shard = self._open.get(number)
+        if shard is None:
+            committed = zip(self._table.places, self._committed[:, :, number].tolist(), strict=True)
+            folder = self._folder / "shards" / self._table.shards[number]
+            spans = {name: (rows, end) for name, (rows, end) in committed}
+            shard = self._open[number] = ShardReader(folder, self._columns, spans, self._cache)
+            if len(self._open) > self.most_open:
+                self._open.popitem(last=False)  # its maps go when nobody reads from them
+        elif len(self) > self.most_open:
+            self._open.move_to_end(number)
+        return shard
+
+    def short(self) -> dict[int, str]:
+        """Position of each episode whose bytes are not all there -> which file is to blame."""
+        found: dict[int, str] = {}
+        for number in range(len(self)):
+            for name, column in self._columns.items():
+                place, steps = self._table.places[name], self._table.steps
+                for path, size in self[number].short(name).items():
+                    needed = (place["row"] + steps // column.stride + 1) * 8
+                    needed = needed if path.suffix == ".idx" else place["end"]
+                    for k in np.flatnonzero((self._table.shard == number) & (needed > size)):
+                        state = "missing" if size < 0 else f"cut short ({size} bytes, {needed[k]} needed)"
+                        found.setdefault(int(k), f"{path} is {state}")
+        return found
+
+
+def _map(path: Path, size: int) -> mmap.mmap:
+    options = {} if KEEPS_HANDLE else {"trackfd": False}
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ, **options)
+
+
+def _handles() -> int:
+    """Files this process may hold open."""
+    try:
+        import resource
+    except ImportError:  # Windows counts otherwise, and generously
+        return 1 << 16
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 16 if soft == resource.RLIM_INFINITY else soft
 
 
 def available_memory() -> int | None:

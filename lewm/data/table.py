@@ -7,8 +7,7 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +43,8 @@ class Table:
 
     def take(self, positions: np.ndarray) -> Table:
         """The episodes at these positions."""
-        places = {name: place[positions] for name, place in self.places.items()}
-        parts = (x[positions] for x in (self.shard, self.log, self.offset))
-        shard, log, offset = parts
-        return Table(self.ids[positions], self.steps[positions], self.shards, shard, places, self.logs, log, offset)
+        some = {name: getattr(self, name)[positions] for name in ("ids", "steps", "shard", "log", "offset")}
+        return replace(self, **some, places={name: place[positions] for name, place in self.places.items()})
 
     @property
     def nbytes(self) -> int:
@@ -68,7 +65,7 @@ def read_table(folder: Path, columns: Sequence[str]) -> tuple[Table, list[str]]:
     cached = _read_cache(folder / "index.npz", key, columns)
     if cached is not None:
         return cached, []
-    table, faults = _parse(paths, [lines for _, _, lines in scans], columns)
+    table, faults = _parse(paths, scans, columns)
     if len(table) >= CACHED_FROM and not faults:
         _write_cache(folder / "index.npz", key, table)
     return table, faults
@@ -83,17 +80,21 @@ def _scan(path: Path) -> tuple[int, int, int]:
     return size, check, lines
 
 
-def _parse(paths: Sequence[Path], lines: Sequence[int], columns: Sequence[str]) -> tuple[Table, list[str]]:
-    """So many lines of each log, and one that lost its end; what writers append meanwhile is left for later."""
+def _parse(
+    paths: Sequence[Path], scans: Sequence[tuple[int, int, int]], columns: Sequence[str]
+) -> tuple[Table, list[str]]:
+    """The logs as they were scanned; what writers append meanwhile is left for later."""
     faults: list[str] = []
-    most = sum(lines) + len(paths)
+    most = sum(lines for _, _, lines in scans)
     head = np.empty((most, 5), np.int64)  # id, steps, shard, log, offset
     places = {name: np.empty(most, PLACE) for name in columns}
     shards: dict[str, int] = {}
     found = 0
     for number, path in enumerate(paths):
         offset = 0
-        for count, line in enumerate(islice(log_lines(path), lines[number] + 1), start=1):
+        for count, line in enumerate(log_lines(path), start=1):
+            if offset + len(line) > scans[number][0]:
+                break
             try:
                 commit = Commit.parse(line)
                 if commit.columns.keys() != places.keys():
@@ -123,9 +124,19 @@ def _parse(paths: Sequence[Path], lines: Sequence[int], columns: Sequence[str]) 
     )
     again = np.flatnonzero(np.diff(table.ids, prepend=-1) == 0)
     for k in again:
-        names = " and ".join(logs[table.log[j]] for j in (k - 1, k))
-        faults.append(f"{paths[0].parent} holds episode {table.ids[k]} twice ({names}); remove one of the two logs")
+        if not _same(table, k - 1, k):  # else one work item was done twice, with one outcome
+            names = " and ".join(logs[table.log[j]] for j in (k - 1, k))
+            faults.append(
+                f"{paths[0].parent} holds two different episodes {table.ids[k]} ({names}); keep the first of them "
+                "with `lewm data convert --skip-damaged`"
+            )
     return (table.take(np.setdiff1d(np.arange(found), again)) if len(again) else table), faults
+
+
+def _same(table: Table, i: int, j: int) -> bool:
+    """Whether two entries hold the same content."""
+    contents = [place["content"] for place in table.places.values()]
+    return bool(table.steps[i] == table.steps[j]) and all(content[i] == content[j] for content in contents)
 
 
 def _write_cache(path: Path, key: str, table: Table) -> None:

@@ -25,6 +25,8 @@ from lewm.data.reader import EpisodeReader
 from lewm.data.sampling import Shuffle
 from lewm.types import InputError
 
+SHAPES = 8  # of buffers that are kept: a few columns, and the last batch of an epoch
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -237,7 +239,10 @@ class _Pool:
         """An uninitialised uint8 array. Any view of it, a torch tensor's too, keeps it from being handed out
         again."""
         with self._lock:
-            buffers = self._buffers.setdefault(shape, [])
+            buffers = self._buffers.pop(shape, [])
+            self._buffers[shape] = buffers  # the shape asked for last comes last
+            if len(self._buffers) > SHAPES:
+                del self._buffers[next(iter(self._buffers))]
             for k in range(len(buffers)):
                 if sys.getrefcount(buffers[k]) == 2:  # the list and the argument: no view is alive
                     return buffers[k].view()

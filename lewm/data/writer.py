@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from weakref import WeakSet
 import numpy as np
 from filelock import FileLock, Timeout
 
-from lewm.data.log import Commit, read_log
+from lewm.data.log import Commit, parse_log
 from lewm.data.recording import Recording
 from lewm.data.schema import NAME, TEMPORARY, DatasetInfo, sync_folder
 from lewm.data.shard import Mark, ShardFiles, write_all
@@ -52,6 +53,7 @@ class EpisodeWriter:
         self._log_path = self.folder / f"episodes-{writer}.jsonl"
         self._lock = FileLock(self.folder / f".{writer}.lock", timeout=0, thread_local=False)
         self._undo: tuple[Mark, int] | None = None
+        self._ids: set[int] = set()
         self._flying: WeakSet[Recording] = WeakSet()
         with ExitStack() as opened:  # closed again, all of it, where any of it fails
             try:
@@ -66,20 +68,33 @@ class EpisodeWriter:
     def _open(self, opened: ExitStack) -> None:
         """Take up the log and the last shard where the committed episodes end."""
         known = self._log_path.exists()
-        if not known and any(self.folder.glob(f"shards/{self.writer}-*")):
-            raise InputError(
-                f"{self._log_path} is missing, yet the shards of this writer are there: restore it, or write under "
-                "another name; to go on would erase them"
-            )
-        commits, intact = read_log(self._log_path) if known else ([], 0)
-        self._ids = {commit.id for commit in commits}
+        commits, intact = self._read_log() if known else ([], 0)
         self._shard = int(commits[-1].shard.rsplit("-", 1)[1]) if commits else 0
+        there = [path.name.rsplit("-", 1) for path in self.folder.glob("shards/*-*")]
+        numbers = [int(number) for writer, number in there if writer == self.writer and number.isdecimal()]
+        if max(numbers, default=-1) > (self._shard + 1 if known else -1):
+            raise InputError(
+                f"{self._log_path} {'has lost lines' if known else 'is missing'}, this writer's shards hold "
+                "more: restore it, or write under another name; to go on would erase them"
+            )
         self._log = opened.enter_context(self._log_path.open("ab", buffering=0))
+        self._files = self._open_shard(self._shard, commits)
         sync_folder(self.folder)
-        self._files = self._open_shard(self._shard, [c for c in commits if c.shard == self._shard_name])
         opened.callback(self._files.close)
         self._log.truncate(intact)
         self._log.seek(intact)  # else `tell` would still say where the torn line ended
+
+    def _read_log(self) -> tuple[list[Commit], int]:
+        """Commits of this writer's last shard, and the length of the intact part; notes all ids."""
+        last: list[Commit] = []
+        commits, self._ids, intact = parse_log(self._log_path), set(), 0
+        for commit, length in commits:
+            if last and last[-1].shard != commit.shard:
+                last = []
+            last.append(commit)
+            self._ids.add(commit.id)
+            intact += length
+        return last, intact
 
     @property
     def _shard_name(self) -> str:
@@ -94,8 +109,8 @@ class EpisodeWriter:
         return recording
 
     def commit(self, episodes: Sequence[Episode | Recording]) -> None:
-        """Append episodes, in groups of at most 256: each is safe, or not there at all; all are when this
-        returns."""
+        """Append episodes in groups of at most 256: all are safe when this returns; a group is there whole or
+        not."""
         recordings = [self._recording(episode) for episode in episodes]
         self._check_ids([recording.id for recording in recordings])
         for recording in recordings:
@@ -121,31 +136,27 @@ class EpisodeWriter:
         return recording
 
     def _check_ids(self, ids: Sequence[int]) -> None:
-        again = sorted({i for i in ids if i in self._ids or ids.count(i) > 1})
+        again = sorted(i for i, count in Counter(ids).items() if i in self._ids or count > 1)
         if again:
             raise InputError(f"episode {again[0]} is already in {self.folder}; an id names one work item")
 
     def _commit_group(self, recordings: Sequence[Recording]) -> None:
         """Column bytes, one data sync, then the lines, one sync; whatever fails is taken back."""
         finished = [recording.finish() for recording in recordings]
-        try:
-            self._take_back()
-        except OSError as error:
-            raise self._storage_error(error, recordings) from error
-        log_end, mark = self._log.tell(), self._files.mark()
         commits = []
         try:
+            self._take_back()
+            if self._files.size > self.shard_bytes:  # between groups only: a crash leaves bytes in one shard
+                self._rotate()
+            self._undo = self._files.mark(), self._log.tell()
             for recording, columns in zip(recordings, finished, strict=True):
-                if self._files.size > self.shard_bytes:
-                    self._rotate()
-                    mark = self._files.mark()
                 places = {name: self._files.append(name, *rows.stored()) for name, rows in columns.items()}
                 commits.append(Commit(recording.id, self._shard_name, recording.steps, places, recording.facts))
             self._files.sync()
             write_all(self._log, "".join(commit.line() for commit in commits).encode())
             os.fsync(self._log.fileno())
+            self._undo = None
         except BaseException as error:
-            self._undo = mark, log_end
             with suppress(OSError):  # what fails here too is tried again before the next commit
                 self._take_back()
             if isinstance(error, OSError):

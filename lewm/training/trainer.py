@@ -69,6 +69,7 @@ class Trainer:
             clip,
         )
         self.log_every, self.save_every, self.workers = log_every, save_every, workers
+        self.reading = ""  # what `workers="auto"` chose, once `fit` has begun
 
     def fit(
         self, model: WorldModel, objective: Objective, windows: Windows, run: Path, seed: int, on_step: OnStep
@@ -88,6 +89,7 @@ class Trainer:
         first = self._restore(run, model, optimiser)
         model.train()
         loader = Loader(windows, batch_size=self.batch_size, seed=seed, workers=self.workers)
+        self.reading = loader.choice if self.workers == "auto" else ""
         with torch.random.fork_rng(devices=[]), _MetricsLog(run / "metrics.jsonl", first) as log:
             for step, batch in enumerate(loader.batches(first, self.steps), start=first):
                 terms, z, norm = self._step(model, objective, optimiser, batch, seed, step)

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 from multiprocessing import active_children
 from threading import Thread
 from time import sleep
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from experiments import collect as module
 from experiments.collect import collect
@@ -95,3 +98,37 @@ def test_the_seed_makes_another_set(compose, tmp_path):
     for seed in (0, 1):
         collect(compose("collect", f"out={tmp_path / str(seed)}", f"seed={seed}"))
     assert fingerprint(tmp_path / "0") != fingerprint(tmp_path / "1")
+
+
+def test_a_set_is_collected_into_by_one_command_at_a_time(compose, tmp_path):
+    config = compose("collect", f"out={tmp_path / 'set'}")
+    collect(config)
+    with FileLock(tmp_path / "set/.collect.lock"), pytest.raises(InputError, match="another `lewm collect`"):
+        collect({**config, "episodes": 30})
+    assert len(EpisodeReader(tmp_path / "set")) == 24
+
+
+KILLED = """
+import sys
+from experiments import config
+from experiments.collect import collect
+config.store_groups()
+if __name__ == "__main__":
+    collect(config.compose("collect", [f"out={sys.argv[1]}", "episodes=100000", "workers=2", "rows=2"]))
+"""
+
+
+def test_workers_end_with_the_collection_that_was_killed(tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED)
+    process = subprocess.Popen([sys.executable, tmp_path / "killed.py", tmp_path / "set"])
+    logs = [tmp_path / f"set/episodes-w000{k}.jsonl" for k in (0, 1)]
+    while not all(log.exists() and log.stat().st_size for log in logs):
+        assert process.poll() is None
+        sleep(0.02)
+    process.kill()
+    process.wait()
+    sleep(1)
+    sizes = [log.stat().st_size for log in logs]
+    sleep(0.5)
+    assert [log.stat().st_size for log in logs] == sizes
+    assert not list(EpisodeReader(tmp_path / "set").verify())

@@ -120,6 +120,11 @@ def test_merge(lewm, store, tmp_path):
     shutil.copytree(store, tmp_path / "twin")
     code, _, err = lewm("data", "merge", store, tmp_path / "twin", tmp_path / "both")
     assert code == 2 and "more than one" in err
+    code, _, err = lewm("data", "merge", store, tmp_path / "twin", tmp_path / "twin")
+    assert code == 2 and "is one of the sets to merge" in err
+    code, _, err = lewm("data", "merge", store, tmp_path / "both")
+    assert code == 2 and "at least two" in err
+    assert not (tmp_path / "both").exists()
 
 
 def test_view_draws_a_sheet_and_plays_the_episodes(lewm, store, tmp_path):

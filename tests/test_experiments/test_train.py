@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import lewm
 from experiments import train as module
@@ -91,3 +92,12 @@ def test_an_unknown_trainer_setting_reaches_the_registry(compose, tiny_run, tmp_
     config["trainer"]["stepps"] = 3
     with pytest.raises(InputError, match="did you mean 'steps'"):
         train(config)
+
+
+def test_who_reads_the_data_is_measured_and_said(compose, tiny_run, tmp_path, capsys):
+    train(compose("train", f"data={tiny_run}/data", f"out={tmp_path / 'auto'}", "trainer.workers=auto"))
+    assert "data is read by" in capsys.readouterr().out
+    train(compose("train", f"data={tiny_run}/data", f"out={tmp_path / 'thread'}"))
+    assert "data is read by" not in capsys.readouterr().out
+    weights = [load_file(tmp_path / name / "checkpoint/model.safetensors") for name in ("auto", "thread")]
+    assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lewm.data import Column, DatasetInfo, EpisodeReader, EpisodeWriter
-from lewm.data.log import read_log
+from lewm.data.log import parse_log
 from lewm.types import Episode, InputError
 
 FILES = ["pixels.bin", "pixels.idx", "state.bin", "action.bin"]
@@ -45,7 +45,7 @@ def owners(folder, file):
     name, _, kind = file.rpartition(".")
     info, owner = DatasetInfo.read(folder), {}
     (log,) = folder.glob("*.jsonl")
-    for commit in read_log(log)[0]:
+    for commit, _ in parse_log(log):
         row, begin, end = commit.columns[name][:3]
         if kind == "idx":
             begin, end = row * 8, (row + info.columns[name].rows(commit.steps)) * 8
@@ -152,7 +152,7 @@ def test_a_missing_file_is_named(tiny, snapshot, file):
     before = snapshot(folder)
     with pytest.raises(InputError, match=rf"{file} is missing: episode 10"):
         EpisodeReader(folder)
-    with pytest.raises(InputError, match="no committed episode"):
+    with pytest.raises(InputError, match=rf"{file} is missing"):  # and nothing is left
         EpisodeReader(folder, skip_damaged=True)
     assert snapshot(folder) == before
 
@@ -161,7 +161,7 @@ def test_a_missing_shard_costs_its_episodes_only(tmp_path, make_episode, write_s
     episodes = [make_episode(i) for i in range(4)]
     shard = {}
     write_set(tmp_path, episodes, shard_bytes=1)
-    for commit in read_log(tmp_path / "episodes-w0000.jsonl")[0]:
+    for commit, _ in parse_log(tmp_path / "episodes-w0000.jsonl"):
         shard.setdefault(commit.shard, []).append(commit.id)
     assert len(shard) > 2
     gone, lost = list(shard.items())[1]
@@ -300,3 +300,42 @@ def may_mount(way, folder):
 
 if __name__ == "__main__":
     {"limit": fill_a_limited_file, "disk": fill_a_small_disk}[sys.argv[1]](Path(sys.argv[2]))
+
+
+def test_a_lost_log_is_a_fault_and_so_are_bytes_no_kill_explains(tmp_path, make_info, make_episode, write_set):
+    write_set(tmp_path, [make_episode(i) for i in range(2)], writer="a")
+    write_set(tmp_path, [make_episode(i) for i in range(2, 6)], writer="b", shard_bytes=1)
+    log = tmp_path / "episodes-b.jsonl"
+    whole = log.read_bytes()
+    log.unlink()
+    faults = list(EpisodeReader(tmp_path).verify())
+    assert len(faults) == 4 and all("episodes-b.jsonl, is missing" in fault.text for fault in faults)
+    log.write_bytes(b"".join(whole.splitlines(keepends=True)[:1]))  # cut at the end of a line
+    texts = [fault.text for fault in EpisodeReader(tmp_path).verify()]
+    assert len(texts) == 2 and "b-2" in texts[0] and "b-3" in texts[1]
+    with pytest.raises(InputError, match=r"episodes-b\.jsonl has lost lines"):
+        EpisodeWriter(tmp_path, make_info(), writer="b")
+    log.write_bytes(whole)
+    assert not list(EpisodeReader(tmp_path).verify())
+
+
+def test_one_damaged_line_is_said_also_where_it_is_all_there_is(tmp_path, make_episode, write_set):
+    write_set(tmp_path, [make_episode(0)])
+    log = tmp_path / "episodes-w0000.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"id":0', b'"id":1'))
+    for skip in (False, True):
+        with pytest.raises(InputError, match=r"episodes-w0000\.jsonl line 1 .* is damaged"):
+            EpisodeReader(tmp_path, skip_damaged=skip)
+
+
+def test_foreign_files_in_the_folders_are_no_matter(tmp_path, make_episode, write_set):
+    write_set(tmp_path, [make_episode(0)])
+    (tmp_path / "shards/.DS_Store").write_bytes(b"x")
+    (tmp_path / "shards/w0000-0/.DS_Store").write_bytes(b"x")
+    reader = EpisodeReader(tmp_path)
+    assert not list(reader.verify()) and not reader.leftovers()
+
+
+def test_a_writer_s_name_may_begin_like_another_s(tmp_path, make_info, make_episode, write_set):
+    write_set(tmp_path, [make_episode(0)], writer="arm-2")
+    assert len(write_set(tmp_path, [make_episode(1)], writer="arm")) == 2

@@ -203,3 +203,37 @@ def test_importing_the_store_imports_no_torch_and_no_image_library():
         "import sys, lewm.data; print([m for m in ('torch', 'PIL', 'h5py', 'pyarrow', 'av') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+MANY_SHARDS = """
+import resource, sys
+import numpy as np
+from lewm.data import EpisodeReader, Windows
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+reader = EpisodeReader(sys.argv[1])
+assert len(reader.table.shards) == 120
+assert not list(reader.verify())
+windows = Windows(reader, np.arange(120), frames=2, block=1)
+for step in range(10):
+    batch = windows.draw(step, 60, 0)
+    assert (batch.pixels[:, 0, 0, 0, 0] == reader.ids[batch.episodes] % 256).all()
+"""
+
+
+def test_a_set_may_have_more_shards_than_a_process_may_hold_files(tmp_path, quick_disk, make_episode, write_set):
+    write_set(tmp_path, [make_episode(i) for i in range(120)], shard_bytes=1)
+    done = subprocess.run([sys.executable, "-c", MANY_SHARDS, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_with_everything_in_memory_a_damaged_row_costs_its_episode_only(tmp_path, make_episode, write_set):
+    reader = write_set(tmp_path, [make_episode(i) for i in range(3)])
+    path = tmp_path / "shards/w0000-0/pixels.bin"
+    data = bytearray(path.read_bytes())
+    data[int(reader.table.places["pixels"]["begin"][1]) + 9] ^= 255
+    path.write_bytes(data)
+    reader = EpisodeReader(tmp_path, cache="ram")
+    for k in (0, 2):
+        assert np.array_equal(reader.column("pixels", k), make_episode(k).columns["pixels"])
+    with pytest.raises(InputError, match="row 0 of episode 1 is damaged"):
+        reader.column("pixels", 1)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lewm.data import Column, DatasetInfo, EpisodeReader, EpisodeWriter, Recording
+from lewm.data.schema import RESERVED
 from lewm.types import Episode, InputError
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -30,7 +31,7 @@ def column(draw):
 
 
 others = st.dictionaries(
-    st.text(string.ascii_lowercase, min_size=1, max_size=8).filter(lambda name: name != "action"),
+    st.text(string.ascii_lowercase, min_size=1, max_size=8).filter(lambda name: name not in {"action", *RESERVED}),
     column(),
     max_size=3,
 )
@@ -227,3 +228,19 @@ def test_a_recording_for_other_columns_is_rejected(tmp_path, make_info, make_epi
             b.commit([recording])
         assert snapshot(tmp_path / "b") == before
         a.commit([recording])
+
+
+def test_a_row_that_is_refused_takes_none_of_the_others_with_it(tmp_path, make_info, make_episode, matches):
+    whole = make_episode(0, steps=1)
+    frames, states = whole.columns["pixels"], whole.columns["state"]
+    with EpisodeWriter(tmp_path, make_info()) as writer:
+        recording = writer.begin(0)
+        with pytest.raises(InputError, match="'state'"):
+            recording.add(pixels=frames[0], state=states[0].astype(np.float32))
+        with pytest.raises(InputError, match="has a column 'stat'"):
+            recording.add(pixels=frames[0], stat=states[0])
+        for frame, state in zip(frames, states, strict=True):
+            recording.add(pixels=frame, state=state)
+        recording.add(action=whole.columns["action"][0])
+        writer.commit([recording])
+    assert matches(EpisodeReader(tmp_path), 0, whole)

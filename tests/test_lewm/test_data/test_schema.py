@@ -216,3 +216,9 @@ def test_bounds_may_be_numpy_numbers(tmp_path):
 def test_a_source_that_json_cannot_hold_is_rejected(make_info, key, value):
     with pytest.raises(InputError, match="plain JSON"):
         make_info(**{key: {"deep": [value]}})
+
+
+@pytest.mark.parametrize("name", ["Action", "aux", "NUL.x", "a/b", "..", ".hidden", ""])
+def test_names_that_some_system_cannot_keep_apart_are_refused(make_info, name):
+    with pytest.raises(InputError, match=r"differ in more than case|a column's name"):
+        make_info(**{name: Column("float32", ())})

@@ -433,3 +433,10 @@ def test_threads_are_never_handed_the_same_buffer():
     finally:
         sys.setswitchinterval(interval)
     assert wrong == []
+
+
+def test_batches_of_many_sizes_do_not_fill_the_memory(readers):
+    windows = Windows(readers[1], np.arange(5), frames=2, block=1)
+    for size in range(1, 60):
+        windows.batch(np.zeros(size, int))
+    assert sum(len(buffers) for buffers in windows._pool._buffers.values()) <= 16
