@@ -18,7 +18,7 @@ demo: .venv/installed
 	$(BIN)/lewm demo seed=$(seed) out=$(out)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m slow

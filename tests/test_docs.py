@@ -50,7 +50,8 @@ def test_the_commands_of_the_data_page_run_as_written(tiny, lewm, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     for day, seed in (("monday", 1), ("tuesday", 2)):
         assert lewm("collect", *tiny["collect"], f"seed={seed}", f"out=data/{day}")[0] == 0
-    assert lewm("data", "convert", "data/monday", "pusht_expert_train.h5", "--to", "swm_hdf5")[0] == 0
+    assert lewm("collect", "env.image_size=224", "episodes=4", "steps=30", "out=data/large")[0] == 0
+    assert lewm("data", "convert", "data/large", "pusht_expert_train.h5", "--to", "swm_hdf5")[0] == 0
     blocks = re.findall(r"```bash\n(.*?)```", DATA_PAGE, re.DOTALL)
     commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
     assert {command[1] for command in commands} == {"collect", "train", "data"}

@@ -79,8 +79,8 @@ class EpisodeWriter:
             )
         self._log = opened.enter_context(self._log_path.open("ab", buffering=0))
         self._files = self._open_shard(self._shard, commits)
-        sync_folder(self.folder)
         opened.callback(self._files.close)
+        sync_folder(self.folder)
         self._log.truncate(intact)
         self._log.seek(intact)  # else `tell` would still say where the torn line ended
 

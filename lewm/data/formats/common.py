@@ -1,9 +1,11 @@
-"""What several formats share: rows to episodes, pixels out of floats, exports that resume, safe tensor files."""
+"""What several formats share: errors, rows to episodes, pixels out of floats, safe tensor files, exports."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +15,43 @@ from lewm.data.schema import Column
 from lewm.types import Episode, InputError
 
 if TYPE_CHECKING:
+    from lewm.data.formats.base import Tick
     from lewm.data.reader import EpisodeReader
 
-IMAGE_CODEC = "zstd:3"
 LAST_ROW = "no observation follows an episode's last row: its action is dropped, N rows give N - 1 steps"
 PART = ".part"
+FINGERPRINT, TRANSITION = "lewm_fingerprint", "lewm_transition"
+"""Attributes of our exports: of which episodes they are; what is a transition though the format cannot say so."""
+PACKED = 1 << 16  # no compressor makes frames of use this much smaller
+SMALL = 1 << 26  # bytes that need no asking
 
 
-def column_of(dtype: np.dtype | str, shape: Sequence[int], *, transition: bool = False) -> Column:
-    """A column of rows of this dtype and shape; images are compressed."""
-    column = Column(np.dtype(dtype).name, tuple(shape), transition=transition)
-    return Column(column.dtype, column.shape, codec=IMAGE_CODEC) if column.image and not transition else column
+@contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """Whatever goes wrong with damaged input is an `InputError` that says `what` (file, and episode if of one)."""
+    try:
+        yield
+    except InputError as error:
+        if what in str(error):
+            raise
+        raise InputError(f"{what}: {error}") from None
+    except Exception as error:  # h5py, pyarrow, pylance and PyAV raise nearly anything, MemoryError included
+        raise InputError(f"{what} cannot be read ({error!r}); copy or download it again") from error
 
 
-def camera_names(cameras: Sequence[str], main: Sequence[str] = ()) -> dict[str, str]:
-    """Foreign camera -> our column: the first of `main` that exists, else the first camera, becomes `pixels`."""
-    names = {camera: camera.replace("/", ".") for camera in cameras}
-    if cameras and "pixels" not in names.values():
-        names[next((camera for camera in main if camera in names), cameras[0])] = "pixels"
-    return names
+def check_size(wanted: int, where: str, stored: int | None = None) -> None:
+    """Refuse to read `wanted` bytes that `stored` bytes or memory cannot hold: a header may claim anything."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # free memory would leave out the cache
+    except (AttributeError, ValueError, OSError):
+        memory = wanted
+    limit = memory if stored is None else min(memory, max(stored * PACKED, SMALL))
+    if wanted > limit:
+        held = "" if stored is None else f", {stored} bytes are stored,"
+        raise InputError(
+            f"{where} claims {wanted} bytes to be read at once{held} and this machine's memory has {memory}; the "
+            "file is damaged: copy it again, or split its episodes"
+        )
 
 
 def episode_of_rows(
@@ -106,12 +126,28 @@ def replace_file(part: Path) -> None:
     part.replace(part.with_name(part.name.removesuffix(PART)))
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """An object out of a JSON file."""
+    with guarded(str(path)):
+        record = json.loads(path.read_text())
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is damaged: expected an object, got {type(record).__name__}; restore the file")
+    return record
+
+
 def write_json(path: Path, record: Any) -> None:
     """Write JSON so that `path` is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + PART)
     part.write_text(json.dumps(record, indent=1) + "\n")
     replace_file(part)
+
+
+def check_finished(reader: EpisodeReader, out: Path, found: object, tick: Tick) -> None:
+    """`out` is there, in one piece, and says of itself to be of the episodes `found`: they must be these."""
+    if found != reader.fingerprint:
+        raise InputError(f"{out} exists and is not an export of this data set; choose another name or delete it")
+    tick(len(reader))
 
 
 def claim(out: Path, marker: str, reader: EpisodeReader, **options: Any) -> None:

@@ -20,19 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lewm.data.formats.base import Format, Source
-from lewm.data.formats.common import LAST_ROW
-from lewm.data.formats.hdf5 import (
-    FlatSource,
-    Leaf,
-    action_column,
-    column_of,
-    find_file,
-    guarded,
-    named,
-    opened,
-    plain,
-    root_names,
-)
+from lewm.data.formats.columns import Leaf, action_column, column_of, named, plain
+from lewm.data.formats.common import LAST_ROW, guarded
+from lewm.data.formats.hdf5 import FlatSource, find_file, opened, read_all, root_names
 from lewm.registry import register
 from lewm.types import InputError
 
@@ -41,7 +31,6 @@ if TYPE_CHECKING:
 
 NAMES = {"observations": "observation", "rewards": "reward", "terminals": "terminated", "timeouts": "truncated"}
 ENDS = {"terminals": "terminal", "timeouts": "timeout"}
-SCAN_ROWS = 1 << 20
 MAX_METADATA = 64  # entries; behind `metadata/` some files keep the weights of the policy
 
 
@@ -98,14 +87,11 @@ def _index(file: h5py.File, path: Path) -> tuple[np.ndarray, np.ndarray]:
     total = len(file["actions"])
     if not total:
         raise InputError(f"{path} has no rows")
-    ends = []
-    for first in range(0, total, SCAN_ROWS):
-        span = slice(first, min(first + SCAN_ROWS, total))
-        flags = [np.asarray(file[name][span]).reshape(-1).astype(bool) for name in ENDS if name in file]
-        if any(len(flag) != span.stop - first for flag in flags):
-            raise InputError(f"{path}: 'terminals' or 'timeouts' is shorter than 'actions' ({total} rows); mend it")
-        ends.append(first + 1 + np.flatnonzero(np.logical_or.reduce(flags)))
-    stops = np.concatenate(ends).astype(np.int64)
+    arrays = [file[name] for name in ENDS if name in file]
+    if any(array.size != total for array in arrays):
+        raise InputError(f"{path}: 'terminals' or 'timeouts' is shorter than 'actions' ({total} rows); mend it")
+    flags = [read_all(array, str(path)).reshape(-1).astype(bool) for array in arrays]
+    stops = np.flatnonzero(np.logical_or.reduce(flags)) + 1
     if not len(stops) or stops[-1] != total:
         stops = np.append(stops, total)
     begin = np.concatenate([[0], stops[:-1]])

@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lewm.data.formats.base import Format, Source, need
-from lewm.data.formats.common import LAST_ROW, camera_names, column_of, episode_of_rows, to_uint8
+from lewm.data.formats.columns import camera_names, column_of
+from lewm.data.formats.common import LAST_ROW, PACKED, SMALL, check_size, episode_of_rows, guarded, to_uint8
 from lewm.data.schema import Column
 from lewm.registry import register
 from lewm.types import Episode, InputError
@@ -58,8 +59,10 @@ class ReplayBuffer(Source):
         try:
             store = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
             group = zarr.open_group(store, mode="r")
-            self._ends = np.asarray(group[ENDS][:]).astype(np.int64)
+            self._ends = _ends(group[ENDS], path)
             arrays = dict(group["data"].arrays())
+        except InputError:
+            raise
         except Exception as error:  # zarr passes on whatever its codecs, JSON and file system raise
             raise InputError(
                 f"{path} is not a replay buffer, or damaged ({_brief(error)}); copy it again"
@@ -79,10 +82,11 @@ class ReplayBuffer(Source):
                 raise InputError(
                     f"{path}: data/{name} has shape {array.shape}, data/action {rows} rows; copy it again"
                 )
-            if array.dtype.kind not in "biuf" or 0 in array.shape:
-                left_out[name] = f"dtype {array.dtype}, shape {array.shape}"
-            else:
-                self._add(cameras.get(name, name), array, name in images)
+            with guarded(f"{path}, data/{name}"):
+                if not self._add(cameras.get(name, name), array, name in images):
+                    left_out[name] = f"dtype {array.dtype}, shape {array.shape}"
+        if "action" not in self.columns:
+            raise InputError(f"{path}: data/action is {left_out['action']}, expected numbers")
         self.about = {
             "format": "diffusion-policy replay buffer",
             "cameras": {ours: name for name, ours in cameras.items()},
@@ -104,10 +108,21 @@ class ReplayBuffer(Source):
     def episodes(self, first: int = 0) -> Iterator[Episode]:
         """Episodes in the buffer's order."""
         for number in range(first, len(self)):
-            rows = {name: self._rows(name, number) for name in self.columns}
-            yield episode_of_rows(number, rows, self.columns, str(self.path))
+            with guarded(f"{self.path}, episode {number}"):
+                rows = {name: self._rows(name, number) for name in self.columns}
+                episode = episode_of_rows(number, rows, self.columns, str(self.path))
+            yield episode
 
-    def _add(self, ours: str, array: Any, image: bool) -> None:
+    def _add(self, ours: str, array: Any, image: bool) -> bool:
+        """Take an array for a column; False if it is not of numbers."""
+        dtype = np.dtype(np.uint8) if image else array.dtype
+        if ours == "action" and dtype.kind in "biu":
+            dtype = np.dtype(np.float32)
+        shape = array.shape[1:] or ((1,) if ours == "action" else ())
+        column = column_of(dtype, shape, transition=ours == "action")
+        if column is None:
+            return False
+        _check_stored(array, f"{self.path}, {array.name}")
         missing = array.nchunks - array.nchunks_initialized
         if image and missing:  # zarr would read them as black; chunks of zeros alone may be absent elsewhere
             raise InputError(
@@ -115,16 +130,14 @@ class ReplayBuffer(Source):
             )
         if self.path.is_dir() and array.metadata.zarr_format == 2:
             _check_blosc(self.path / array.path, array)
-        dtype = np.dtype(np.uint8) if image else array.dtype
-        if ours == "action" and dtype.kind != "f":
-            dtype = np.dtype(np.float32)
-        shape = array.shape[1:] or ((1,) if ours == "action" else ())
-        self._arrays[ours], self.columns[ours] = array, column_of(dtype, shape, transition=ours == "action")
+        self._arrays[ours], self.columns[ours] = array, column
+        return True
 
     def _rows(self, name: str, number: int) -> np.ndarray:
         begin, end = (int(self._ends[number - 1]) if number else 0), int(self._ends[number])
         array, column = self._arrays[name], self.columns[name]
         place = f"{self.path}, episode {number}, {array.name}"
+        check_size((end - begin) * column.row_bytes, place)
         try:
             values = np.asarray(array[begin:end])
         except Exception as error:  # as above
@@ -132,6 +145,22 @@ class ReplayBuffer(Source):
         if column.image:
             return to_uint8(values, place)
         return values.astype(column.dtype, copy=False).reshape(end - begin, *column.shape)
+
+
+def _ends(array: Any, path: Path) -> np.ndarray:
+    """One past each episode's last row (E,)."""
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InputError(
+            f"{path}: {ENDS} is {array.dtype} {array.shape}, expected whole numbers (E,); copy it again"
+        )
+    _check_stored(array, f"{path}, {ENDS}")
+    return np.asarray(array[:]).astype(np.int64)
+
+
+def _check_stored(array: Any, where: str) -> None:
+    """Compare the size an array claims with its chunks: those that are missing are read as zeros."""
+    if array.nbytes > max(array.nbytes_stored() * PACKED, SMALL):
+        raise InputError(f"{where} claims {array.nbytes} bytes, its chunks cannot hold them; copy it again")
 
 
 def _check_blosc(folder: Path, array: Any) -> None:

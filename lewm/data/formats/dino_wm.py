@@ -26,8 +26,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lewm.data.formats.base import Format, Source
-from lewm.data.formats.common import LAST_ROW, column_of, episode_of_rows, load_tensors, to_uint8
+from lewm.data.formats.columns import column_of, plain
+from lewm.data.formats.common import LAST_ROW, check_size, episode_of_rows, guarded, load_tensors, to_uint8
 from lewm.data.formats.video import frame_size, read_frames
+from lewm.data.schema import Column
 from lewm.registry import register
 from lewm.types import Episode, InputError
 
@@ -79,11 +81,13 @@ class DinoSource(Source):
                 f"{root} has no states.pth beside obses/, nor have its train and val: not DINO-WM data"
             )
         self._parts = [_Part(folder, split) for split, folder in parts.items()]
-        self.columns = self._parts[0].columns()
+        with guarded(f"{self._parts[0].folder}, episode 0"):
+            self.columns, left_out = self._parts[0].columns()
         self.about = {
             "format": "DINO-WM folder",
             "splits": {part.split: len(part.lengths) for part in self._parts if part.split},
             "action": self._parts[0].main,
+            "left_out": left_out,
             "note": LAST_ROW,
         }
 
@@ -95,15 +99,19 @@ class DinoSource(Source):
 
     def actions(self) -> Iterator[np.ndarray]:
         """The actions of each episode, images unread."""
-        for part, number in self._places(0):
-            yield part.rows(number, ["action"])["action"][:-1]
+        for position, (part, number) in enumerate(self._places(0)):
+            with guarded(f"{part.folder}, episode {position}"):
+                rows = part.rows(number, ["action"])["action"]
+            yield rows[:-1]
 
     def episodes(self, first: int = 0) -> Iterator[Episode]:
         """Episodes in order of their numbers, those of train before those of val."""
         for position, (part, number) in enumerate(self._places(first), start=first):
-            rows = part.rows(number, [name for name in self.columns if name != "pixels"])
-            rows["pixels"] = part.frames(number)
-            yield episode_of_rows(position, rows, self.columns, f"{part.folder}/obses", part.facts(number))
+            with guarded(f"{part.folder}, episode {position}"):
+                rows = part.rows(number, [name for name in self.columns if name != "pixels"])
+                rows["pixels"] = part.frames(number, self.columns["pixels"].shape)
+                episode = episode_of_rows(position, rows, self.columns, str(part.folder), part.facts(number))
+            yield episode
 
     def _places(self, first: int) -> list[tuple[_Part, int]]:
         return [(part, number) for part in self._parts for number in range(len(part.lengths))][first:]
@@ -125,6 +133,8 @@ class _Part:
             )
         held = {name: self._load(name) for name in self._tensors if name in NAMES or name == self.main}
         count, width = held["states"].shape[:2]
+        if not count:
+            raise InputError(f"{self.folder}/states.pth holds no episode; restore it")
         self.lengths = self._lengths(count, width)
         self._steps, self._whole = {}, {}
         for name, tensor in held.items():
@@ -137,21 +147,29 @@ class _Part:
                 self._steps[ours] = tensor
             elif ours != "action":
                 self._whole[ours] = tensor  # one value for the episode
+        if "action" not in self._steps:
+            raise InputError(f"{self.folder}/{self.main}.pth has no row for each step; restore it")
         shapes = self.folder / "shapes.pkl"
         if shapes.is_file():
             self._whole["shape"] = load_pickle(shapes)
 
-    def columns(self) -> dict[str, Any]:
-        """Columns by name, as episode 0 has them."""
-        columns = {
-            name: column_of(tensor.dtype, tensor.shape[2:], transition=name.endswith("action"))
-            for name, tensor in self._steps.items()
-        }
-        if np.dtype(columns["action"].dtype).kind != "f":
-            raise InputError(f"{self.folder}/{self.main}.pth holds {columns['action'].dtype}, not floats")
+    def columns(self) -> tuple[dict[str, Column], dict[str, str]]:
+        """Columns by name, as episode 0 has them; and what is left out, with why."""
+        columns, left_out = {}, {}
+        for name, tensor in self._steps.items():
+            column = column_of(tensor.dtype, tensor.shape[2:], transition=name.endswith("action"))
+            if column is not None:
+                columns[name] = column
+            else:
+                left_out[name] = f"{tensor.dtype} {tensor.shape[2:]}"
+        if "action" not in columns or np.dtype(columns["action"].dtype).kind != "f":
+            raise InputError(f"{self.folder}/{self.main}.pth holds {self._steps['action'].dtype}, not floats")
         video = self._file(0).suffix == ".mp4"
         shape = (*frame_size(self._file(0)), 3) if video else self.frames(0).shape[1:]
-        return columns | {"pixels": column_of(np.uint8, shape)}
+        pixels = column_of(np.uint8, shape)
+        if pixels is None or not pixels.image:
+            raise InputError(f"{self._file(0)} holds frames of shape {shape}, expected (h, w, C); restore it")
+        return columns | {"pixels": pixels}, left_out
 
     def rows(self, number: int, names: list[str]) -> dict[str, np.ndarray]:
         """Rows (N, ...) of one episode, padding cut off; a copy, so that the file's pages can go."""
@@ -159,26 +177,29 @@ class _Part:
         missing = [name for name in names if name not in self._steps]
         if missing:
             raise InputError(f"{self.folder} has no '{missing[0]}' for each step, another split has; restore it")
-        return {name: np.array(self._steps[name][number, :length]) for name in names}
+        rows = {name: self._steps[name][number, :length] for name in names}
+        check_size(sum(values.nbytes for values in rows.values()), str(self.folder))
+        return {name: np.array(values) for name, values in rows.items()}
 
-    def frames(self, number: int) -> np.ndarray:
-        """Frames (N, h, w, C), uint8."""
+    def frames(self, number: int, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Frames (N, h, w, C), uint8; `shape` is what is expected of a video's."""
         path, length = self._file(number), self.lengths[number]
         if path.suffix == ".mp4":
-            return read_frames(path, length)
+            return read_frames(path, length, shape[:2])
         frames = load_tensors(path)
         if not hasattr(frames, "numpy") or frames.ndim != 4 or len(frames) < length:
             raise InputError(
                 f"{path}: expected a tensor of {length} or more frames, got {_brief(frames)}; restore it"
             )
         frames = frames[:length].numpy()
+        check_size(frames.nbytes, str(path))
         if frames.shape[3] not in (1, 3) and frames.shape[1] in (1, 3):
             frames = frames.transpose(0, 2, 3, 1)
         return np.array(to_uint8(frames, str(path)))
 
     def facts(self, number: int) -> dict[str, Any]:
         """The split, and values that hold for the whole episode (wall's places, Push-T's shape)."""
-        facts = {name: np.asarray(values[number]).tolist() for name, values in self._whole.items()}
+        facts = {name: plain(np.asarray(values[number])) for name, values in self._whole.items()}
         return facts | ({"split": self.split} if self.split else {})
 
     def _load(self, name: str) -> np.ndarray:
@@ -187,7 +208,8 @@ class _Part:
             raise InputError(
                 f"{self._tensors[name]}: expected a tensor (E, T, ...), got {_brief(tensor)}; restore it"
             )
-        return tensor.numpy()
+        with guarded(str(self._tensors[name])):  # sparse ones, and dtypes numpy does not know
+            return tensor.numpy()
 
     def _lengths(self, count: int, width: int) -> list[int]:
         pickled = self.folder / "seq_lengths.pkl"
@@ -199,7 +221,7 @@ class _Part:
             return [width] * count
         try:
             lengths = [int(length) for length in lengths]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InputError(f"{path} does not hold a list of lengths but {_brief(lengths)}; restore it") from None
         if len(lengths) != count or not all(0 < length <= width for length in lengths):
             raise InputError(f"{path}: expected {count} lengths of 1 to {width}; it is not of these states.pth")

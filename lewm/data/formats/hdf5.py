@@ -1,13 +1,9 @@
-"""What the HDF5 formats share: opening and reading with errors that name file and place, rows to columns.
-
-Also for the other formats of this group: how a foreign quantity becomes a `Column`, and which image is `pixels`.
-"""
+"""What the HDF5 formats share: opening and reading with errors that name file and place."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lewm.data.formats import common
 from lewm.data.formats.base import Source, need
-from lewm.data.schema import Column
+from lewm.data.formats.columns import Leaf, as_column, plain
+from lewm.data.formats.common import check_size, guarded
 from lewm.types import Episode, InputError
 
 if TYPE_CHECKING:
     import h5py
 
 SUFFIXES = (".h5", ".hdf5")
-FAILURES = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError)
-"""What h5py, pyarrow and pylance raise on damaged input."""
 
 
 def find_file(path: Path) -> Path:
@@ -42,27 +36,16 @@ def find_file(path: Path) -> Path:
 
 
 @contextmanager
-def guarded(what: str) -> Iterator[None]:
-    """Turn a library's traceback about damaged input into an `InputError` that begins with `what`."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FAILURES as error:
-        raise InputError(f"{what} cannot be read ({error}); copy or download it again") from None
-
-
-@contextmanager
 def opened(path: Path, extra: str = "hdf5") -> Iterator[h5py.File]:
     """An HDF5 file for reading; filters of hdf5plugin are there if the package is."""
     h5py = need("h5py", extra)
     with suppress(ImportError):
         import hdf5plugin  # noqa: F401  importing it registers the filters
+    if not path.is_file():
+        raise InputError(f"{path} does not exist")
     try:
         file = h5py.File(path, "r")
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except OSError as error:
+    except Exception as error:
         raise InputError(f"{path} is damaged, cut short or not HDF5 ({error}); copy or download it again") from None
     with file:
         yield file
@@ -71,28 +54,40 @@ def opened(path: Path, extra: str = "hdf5") -> Iterator[h5py.File]:
 def root_names(path: Path) -> set[str]:
     """Names at the root of an HDF5 file, or of the only one of a folder; empty where unknown. Never raises."""
     try:
-        with opened(find_file(path)) as file:
+        with opened(find_file(path)) as file, guarded(str(path)):
             return set(file)
-    except (InputError, *FAILURES):
+    except InputError:
         return set()
 
 
 def read_rows(dataset: h5py.Dataset, begin: int, end: int, where: str) -> np.ndarray:
     """Rows [begin, end) of a dataset; `where` names file and episode in errors."""
+    place = f"{where}: column '{dataset.name}'"
     if end > len(dataset):
-        raise InputError(
-            f"{where}: column '{dataset.name}' has {len(dataset)} rows, {end} are needed; mend the file"
-        )
+        raise InputError(f"{place} has {len(dataset)} rows, {end} are needed; mend the file")
+    if dataset.external:
+        raise InputError(f"{place} lies outside the file, in {dataset.external[0][0]}; copy it into the file")
+    stored = None if dataset.is_virtual else dataset.id.get_storage_size()
+    check_size((end - begin) * _row_bytes(dataset), place, stored)
     try:
         return np.asarray(dataset[begin:end])
-    except FAILURES as error:
+    except Exception as error:
         missing = _missing_filter(dataset)
         if missing:
             raise InputError(
-                f"{where}: column '{dataset.name}' is compressed with {missing}, which this h5py does not have: "
+                f"{place} is compressed with {missing}, which this h5py does not have: "
                 'pip install "lewm[hdf5]" (it brings hdf5plugin)'
             ) from None
-        raise InputError(f"{where}: column '{dataset.name}' cannot be read ({error}); copy it again") from None
+        raise InputError(f"{place} cannot be read ({error}); copy it again") from None
+
+
+def read_all(dataset: h5py.Dataset, where: str) -> np.ndarray:
+    """All rows of a dataset."""
+    return read_rows(dataset, 0, len(dataset), where)
+
+
+def _row_bytes(dataset: h5py.Dataset) -> int:
+    return math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
 
 
 def _missing_filter(dataset: h5py.Dataset) -> str | None:
@@ -106,105 +101,9 @@ def _missing_filter(dataset: h5py.Dataset) -> str | None:
     return None
 
 
-def clean(name: str) -> str:
-    """A name the store accepts: `/` becomes `.`, whatever else is odd becomes `_`."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", name.strip("/").replace("/", "."))
-    return re.sub(r"^(?=[.-]|$)", "_", name)
-
-
-def column_of(dtype: np.dtype | str, shape: Iterable[int], *, transition: bool = False) -> Column | None:
-    """The column for rows of this dtype and shape; None for what is not kept (text, ragged, compound)."""
-    dtype, shape = np.dtype(dtype), tuple(int(n) for n in shape)
-    if dtype.kind not in "biuf" or dtype.itemsize > 8 or 0 in shape:
-        return None
-    return common.column_of(dtype, shape, transition=transition)
-
-
-def action_column(dtype: np.dtype | str, shape: Iterable[int]) -> Column:
-    """The column of actions: flat, floats kept as they are, integers as float32."""
-    dtype = np.dtype(dtype)
-    name = dtype.newbyteorder("=").name if dtype.kind == "f" else "float32"
-    return Column(name, (int(np.prod(tuple(shape), dtype=np.int64)),), transition=True)
-
-
-def as_column(rows: np.ndarray, column: Column, where: str) -> np.ndarray:
-    """Rows in dtype and row shape of the column; only transitions (integer actions, flags) change their kind."""
-    if not column.transition and not np.can_cast(rows.dtype, column.dtype, "safe"):
-        raise InputError(f"{where}: a column changes from {column.dtype} to {rows.dtype}; make all episodes alike")
-    if rows.size != len(rows) * int(np.prod(column.shape, dtype=np.int64)):
-        raise InputError(
-            f"{where}: rows of shape {rows.shape[1:]} where {column.shape} was before; make them alike"
-        )
-    return np.ascontiguousarray(rows, dtype=column.dtype).reshape(len(rows), *column.shape)
-
-
-def decode(data: bytes) -> np.ndarray:
-    """An encoded image as (h, w, 3) or, where it is grey, (h, w, 1)."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        if image.mode in ("L", "1"):
-            return np.asarray(image.convert("L"))[..., None]
-        return np.asarray(image.convert("RGB"))
-
-
-def plain(value: Any) -> Any:
-    """A value of h5py or numpy as one that JSON has; infinities and NaN as text."""
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, dict):
-        return {str(key): plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
 def is_text(dtype: np.dtype) -> bool:
     """Whether an array of an HDF5 file holds strings."""
     return dtype.kind == "S" or need("h5py", "hdf5").check_string_dtype(dtype) is not None
-
-
-def main_camera(columns: Iterable[tuple[str, Column]]) -> str | None:
-    """The image to be called `pixels`: the first one, unless something has that name already."""
-    columns = list(columns)
-    if any(name == "pixels" for name, _ in columns):
-        return None
-    return next((name for name, column in columns if column.image), None)
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """One array of a file and what becomes of it.
-
-    `late` marks transition rows that the format stores with the observation they led to: row t+1 belongs to step t.
-    """
-
-    path: str
-    column: Column
-    late: bool = False
-
-    def span(self, rows: int) -> tuple[int, int]:
-        """Which of an episode's `rows` rows to keep, for rows - 1 steps."""
-        return (1, rows) if self.late else (0, rows - 1 if self.column.transition else rows)
-
-
-def named(leaves: Mapping[str, Leaf], what: Path | str) -> tuple[dict[str, Leaf], dict[str, str]]:
-    """Leaves under names the store accepts, the main camera as `pixels`; and what was renamed, new -> path."""
-    camera = main_camera((name, leaf.column) for name, leaf in leaves.items())
-    result: dict[str, Leaf] = {}
-    changed = {}
-    for name, leaf in leaves.items():
-        new = "pixels" if name == camera else clean(name)
-        if new in result:
-            raise InputError(f"{what}: two columns would be called '{new}' (one is '{name}'); rename one of them")
-        result[new] = leaf
-        if new != name.replace("/", "."):
-            changed[new] = leaf.path
-    return result, changed
 
 
 @dataclass(eq=False)
@@ -236,8 +135,8 @@ class FlatSource(Source):
         with opened(self.path) as file:
             for position in range(first, len(self)):
                 where = f"{self.path}, episode {position}"
-                columns = {name: self._rows(file, leaf, position) for name, leaf in self.leaves.items()}
                 with guarded(where):
+                    columns = {name: self._rows(file, leaf, position, where) for name, leaf in self.leaves.items()}
                     facts = self._facts(file, position, where)
                 yield Episode(position, columns, facts)
 
@@ -245,11 +144,13 @@ class FlatSource(Source):
         """The actions alone."""
         with opened(self.path) as file:
             for position in range(len(self)):
-                yield self._rows(file, self.leaves["action"], position)
+                where = f"{self.path}, episode {position}"
+                with guarded(where):
+                    rows = self._rows(file, self.leaves["action"], position, where)
+                yield rows
 
-    def _rows(self, file: h5py.File, leaf: Leaf, position: int) -> np.ndarray:
+    def _rows(self, file: h5py.File, leaf: Leaf, position: int, where: str) -> np.ndarray:
         begin, (first, last) = int(self.begin[position]), leaf.span(int(self.rows[position]))
-        where = f"{self.path}, episode {position}"
         rows = read_rows(file[leaf.path], begin + first, begin + last, where)
         return as_column(rows, leaf.column, where)
 

@@ -17,6 +17,7 @@ Layout as in lerobot 0.4 to 0.6, src/lerobot/datasets. Frame t of an episode is 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lewm.data.formats.base import Format, Source, Tick, need
-from lewm.data.formats.common import LAST_ROW, camera_names, column_of, episode_of_rows
-from lewm.data.formats.lerobot_tables import BOOKKEEPING, EXTRA, EpisodeRows, numbers, picture
-from lewm.data.formats.video import read_frames
+from lewm.data.formats.columns import camera_names, column_of
+from lewm.data.formats.common import LAST_ROW, episode_of_rows, guarded, read_json
+from lewm.data.formats.lerobot_tables import BOOKKEEPING, EXTRA, EpisodeRows, numbers, pictures
+from lewm.data.formats.video import frame_rate, read_frames
 from lewm.data.schema import Column
 from lewm.registry import register
 from lewm.types import Episode, InputError
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from lewm.data.reader import EpisodeReader
 
 MARKER = "meta/lewm.json"  # beside LeRobot's own files: how an export of ours maps back
+FIELD = re.compile(r"\{(chunk_index|file_index|video_key)(?::0([1-9])d)?\}")
 PLACE_KEYS = ("episode_index", "length", "data/chunk_index", "data/file_index", "dataset_from_index")
 
 
@@ -85,20 +88,21 @@ class LeRobotSource(Source):
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.info = _read_json(root / "meta" / "info.json")
+        self.info = read_json(root / "meta" / "info.json")
         version = str(self.info.get("codebase_version"))
         if not version.startswith("v3."):
             raise InputError(
                 f"{root} is a LeRobotDataset {version}, this reads v3.0; for v2.1 run "
                 "`python -m lerobot.datasets.v30.convert_dataset_v21_to_v30` of lerobot first"
             )
-        ours = _read_json(root / MARKER) if (root / MARKER).is_file() else {}
-        try:
+        ours = read_json(root / MARKER) if (root / MARKER).is_file() else {}
+        with guarded(f"{root}/meta/info.json is damaged; it"):
             self.fps = float(self.info["fps"])
+            frame_rate(self.fps, str(root))
             self.features, left_out = _plan(self.info["features"], ours)
             self._bounds = (ours["action_low"], ours["action_high"]) if ours else None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{root}/meta/info.json is damaged ({error!r}); restore the file") from None
+            for key in ("data_path", "video_path")[: 1 + any(f.stored == "video" for f in self.features)]:
+                self._path(key, video_key="key", chunk_index=0, file_index=0)
         if "action" not in {feature.name for feature in self.features}:
             raise InputError(f"{root} has no feature 'action'; a world model needs one: add it to the data set")
         self._places = self._read_places()
@@ -133,18 +137,37 @@ class LeRobotSource(Source):
         files = EpisodeRows(self)
         keys = [feature.key for feature in self.features if feature.stored != "video"]
         for number in range(first, len(self)):
-            table = files.read(number, keys)
-            rows = {feature.name: self._values(feature, table, number) for feature in self.features}
-            yield episode_of_rows(number, rows, self.columns, str(self.root), self._facts(number))
+            with guarded(f"{self.root}, episode {number}"):
+                table = files.read(number, keys)
+                rows = {feature.name: self._values(feature, table, number) for feature in self.features}
+                episode = episode_of_rows(number, rows, self.columns, str(self.root), self._facts(number))
+            yield episode
 
     def data_file(self, number: int) -> Path:
         """The parquet file of an episode's rows."""
         chunk, file = (int(self._places[f"data/{part}_index"][number]) for part in ("chunk", "file"))
-        return self.root / self.info["data_path"].format(chunk_index=chunk, file_index=file)
+        return self._path("data_path", chunk_index=chunk, file_index=file)
 
     def place(self, number: int) -> tuple[int, int, int]:
         """LeRobot's index of an episode, its first row in the whole set and its number of rows."""
         return tuple(int(self._places[key][number]) for key in ("episode_index", "dataset_from_index", "length"))
+
+    def _path(self, key: str, **fields: int | str) -> Path:
+        """A file below the root, by a template of info.json: the fields LeRobot knows and nothing else."""
+
+        def fill(field: re.Match[str]) -> str:
+            value = fields[field[1]]
+            return str(value).zfill(int(field[2] or 0)) if isinstance(value, int) else value
+
+        template = self.info[key]
+        path = Path(FIELD.sub(fill, template))
+        odd = set(FIELD.sub("", template)) & set("{}\0")
+        if odd or path.is_absolute() or ".." in path.parts:
+            raise InputError(
+                f"{self.root}/meta/info.json: {key} '{template}' names no file below the data set; restore it, "
+                "LeRobot's own is 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'"
+            )
+        return self.root / path
 
     def _facts(self, number: int) -> dict[str, Any]:
         kept = self._places.get("lewm/facts")
@@ -159,41 +182,45 @@ class LeRobotSource(Source):
         if feature.stored == "rows":
             return numbers(table.column(feature.key), feature.column, place)
         if feature.stored == "image":
-            images = table.column(feature.key).to_pylist()
-            return np.stack([picture(image, feature.column, place) for image in images])
+            return pictures(table.column(feature.key), feature.column, place)
         key, length = feature.key, self.place(number)[2]
         chunk, file = (int(self._places[f"videos/{key}/{part}_index"][number]) for part in ("chunk", "file"))
-        path = self.root / self.info["video_path"].format(video_key=key, chunk_index=chunk, file_index=file)
+        path = self._path("video_path", video_key=key, chunk_index=chunk, file_index=file)
         start = float(self._places[f"videos/{key}/from_timestamp"][number])
-        frames = read_frames(path, length, start=start, fps=self.fps, extra=EXTRA)
+        size = feature.column.shape[:2]
+        frames = read_frames(path, length, size, start=start, fps=self.fps, extra=EXTRA)
         return frames[..., : feature.column.shape[2]]  # grey comes back as three equal channels
 
     def _read_places(self) -> dict[str, Any]:
         """Where each episode is: columns of meta/episodes, less its statistics."""
-        pq, pa = need("pyarrow.parquet", EXTRA), need("pyarrow", EXTRA)
+        pq, pa, pc = need("pyarrow.parquet", EXTRA), need("pyarrow", EXTRA), need("pyarrow.compute", EXTRA)
         videos = [feature.key for feature in self.features if feature.stored == "video"]
         wanted = list(PLACE_KEYS)
         wanted += [f"videos/{k}/{part}" for k in videos for part in ("chunk_index", "file_index", "from_timestamp")]
         files = sorted((self.root / "meta" / "episodes").glob("*/*.parquet"))
         tables = []
         for path in files:
-            try:
-                have = pq.read_schema(path).names
-                missing = [key for key in wanted if key not in have]
-                if missing:
-                    raise InputError(f"{path} has no column '{missing[0]}'; restore the file")
-                tables.append(pq.read_table(path, columns=[*wanted, *({"tasks", "lewm/facts"} & set(have))]))
-            except (pa.ArrowException, OSError) as error:
-                raise InputError(f"{path} is damaged ({error}); restore the file") from None
+            with guarded(f"{path} is damaged; it"):
+                schema = pq.read_schema(path)
+                for key in wanted:
+                    kinds = (pa.types.is_integer, pa.types.is_floating)[: 1 + key.endswith("timestamp")]
+                    if key not in schema.names or not any(kind(schema.field(key).type) for kind in kinds):
+                        raise InputError(f"{path} has no column '{key}' of numbers; restore the file")
+                table = pq.read_table(path, columns=[*wanted, *({"tasks", "lewm/facts"} & set(schema.names))])
+                bad = [k for k in wanted if table[k].null_count or not (pc.min(table[k]).as_py() or 0) >= 0]
+                if bad:
+                    raise InputError(f"{path}: '{bad[0]}' is missing or negative in some row; restore the file")
+                tables.append(table)
         total = sum(len(table) for table in tables)
         if not total or total != self.info.get("total_episodes"):
             raise InputError(
                 f"{self.root}: info.json counts {self.info.get('total_episodes')} episodes, meta/episodes has "
                 f"{total}; the copy is not complete: download it again"
             )
-        table = pa.concat_tables(tables, promote_options="permissive").sort_by("episode_index")
         text = ("tasks", "lewm/facts")
-        return {k: table[k].to_pylist() if k in text else table[k].to_numpy() for k in table.column_names}
+        with guarded(f"{self.root}/meta/episodes"):
+            table = pa.concat_tables(tables, promote_options="permissive").sort_by("episode_index")
+            return {k: table[k].to_pylist() if k in text else table[k].to_numpy() for k in table.column_names}
 
 
 def _plan(features: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[list[Feature], dict[str, str]]:
@@ -211,8 +238,8 @@ def _plan(features: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[list[Fe
             if (spec.get("names") or [None])[0] in ("channel", "channels"):
                 shape = (*shape[1:], shape[0])
             column = column_of(np.uint8, shape)
-        elif kind in ("string", "language") or 0 in shape:
-            left_out[key] = "text" if 0 not in shape else "empty"
+        elif kind in ("string", "language"):
+            left_out[key] = "text"
             continue
         else:
             transition = name == "action" or key.startswith("next.")
@@ -223,6 +250,11 @@ def _plan(features: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[list[Fe
         if name in ours.get("columns", {}):
             known = ours["columns"][name]
             column = column_of(known["dtype"], known["shape"], transition=known["transition"])
+        if column is None:
+            left_out[key] = f"{spec['dtype']} of shape {shape}"
+            continue
+        if kind != "rows" and not column.image:
+            raise InputError(f"feature '{key}' is {kind} of shape {shape}, expected (h, w, C)")
         plan.append(Feature(key, name, kind, column))
     return plan, left_out
 
@@ -240,13 +272,3 @@ def _names(features: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, st
         names[key] = short if short not in names.values() else key.replace("/", ".")
     main = camera_names([names[key] for key in cameras], ["image", "top", "front"])
     return {key: main[name] if key in cameras else name for key, name in names.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); restore the file") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{path} is damaged: an object was expected; restore the file")
-    return record

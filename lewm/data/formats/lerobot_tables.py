@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lewm.data.formats.base import need
+from lewm.data.formats.columns import image_rows
+from lewm.data.formats.common import guarded
 from lewm.data.formats.video import SLACK, rgb
 from lewm.data.schema import Column
 from lewm.types import InputError
@@ -35,30 +37,30 @@ class EpisodeRows:
     def read(self, number: int, keys: list[str]) -> pa.Table:
         """The rows of an episode, checked to be its own, in order and on the frame rate's grid."""
         path, (index, begin, length) = self._source.data_file(number), self._source.place(number)
-        try:
+        with guarded(f"{path}, episode {number}"):
             table = self._slice(path, begin, length, [*keys, "timestamp", "frame_index", "episode_index"])
-        except (self._pa.ArrowException, OSError, KeyError, IndexError) as error:
-            raise InputError(f"{path}, episode {number}: cannot be read ({error}); restore the file") from None
-        own = len(table) == length and (table["episode_index"].to_numpy() == index).all()
-        frame = table["frame_index"].to_numpy()
-        if not own or not np.array_equal(frame, np.arange(length)):
-            raise InputError(
-                f"{path}, episode {number}: rows {begin} to {begin + length} are not the frames of this episode; "
-                "meta/episodes and data do not belong together: download both again"
-            )
-        late = np.abs(table["timestamp"].to_numpy() - frame / self._source.fps).max(initial=0)
-        if late > SLACK / self._source.fps:
-            raise InputError(f"{path}, episode {number}: timestamps are up to {late:.4f} s off frame_index / fps")
-        return table
+            frame = table["frame_index"].to_numpy()
+            own = len(table) == length and (table["episode_index"].to_numpy() == index).all()
+            if not own or not np.array_equal(frame, np.arange(length)):
+                raise InputError(
+                    f"{path}, episode {number}: rows {begin} to {begin + length} are not the frames of this "
+                    "episode; meta/episodes and data do not belong together: download both again"
+                )
+            late = np.abs(table["timestamp"].to_numpy() - frame / self._source.fps).max(initial=0)
+            if not late <= SLACK / self._source.fps:
+                raise InputError(
+                    f"{path}, episode {number}: timestamps are up to {late:.4f} s off frame_index / fps"
+                )
+            return table
 
     def _slice(self, path: Path, begin: int, length: int, keys: list[str]) -> pa.Table:
         if path != self._path:
+            self._path, self._held = None, ((), None)
             self._file = self._pq.ParquetFile(path, memory_map=True)
-            self._path, self._held = path, ((), None)
             meta = self._file.metadata
             sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
             self._first = self._file.read_row_group(0, columns=["index"])["index"][0].as_py()
-            self._starts = np.concatenate([[0], np.cumsum(sizes)])
+            self._starts, self._path = np.concatenate([[0], np.cumsum(sizes)]), path
         begin -= self._first
         wanted = np.flatnonzero((self._starts[:-1] < begin + length) & (self._starts[1:] > begin))
         groups = tuple(int(group) for group in wanted)
@@ -87,20 +89,13 @@ def numbers(rows: pa.ChunkedArray, column: Column, place: str) -> np.ndarray:
     return values.astype(column.dtype).reshape(len(rows), *column.shape)
 
 
-def picture(image: Mapping[str, Any] | None, column: Column, place: str) -> np.ndarray:
-    """A frame (h, w, C) from an image file's bytes inside the parquet file."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not image or not image.get("bytes"):
-        raise InputError(f"{place}: the file holds no image bytes (path {image and image.get('path')}); embed them")
-    try:
-        with Image.open(io.BytesIO(image["bytes"])) as picture:
-            mode = {1: "L", 3: "RGB", 4: "RGBA"}[column.shape[2]]
-            return np.asarray(picture.convert(mode)).reshape(column.shape)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(
-            f"{place}: an image is damaged or not {column.shape} ({error}); restore the file"
-        ) from None
+def pictures(rows: pa.ChunkedArray, column: Column, place: str) -> np.ndarray:
+    """Frames (N, h, w, C) from the bytes of image files inside the parquet file."""
+    files = rows.to_pylist()
+    lost = next((file for file in files if not file or not file.get("bytes")), None)
+    if not all(file and file.get("bytes") for file in files):
+        raise InputError(f"{place}: the file holds no image bytes (path {lost and lost.get('path')}); embed them")
+    return image_rows([file["bytes"] for file in files], place, column.shape)
 
 
 def schema_of(spec: Mapping[str, Mapping[str, Any]]) -> pa.Schema:

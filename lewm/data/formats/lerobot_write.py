@@ -22,7 +22,7 @@ from lewm.data.formats.base import Tick, need
 from lewm.data.formats.common import PART, claim, replace_file, write_json
 from lewm.data.formats.lerobot import MARKER
 from lewm.data.formats.lerobot_tables import BOOKKEEPING, EXTRA, schema_of, table_of, task_table
-from lewm.data.formats.video import VideoWriter, rgb
+from lewm.data.formats.video import VideoWriter, frame_rate, rgb
 from lewm.data.schema import Column
 from lewm.types import Episode, InputError
 
@@ -82,7 +82,7 @@ def write(reader: EpisodeReader, out: Path, *, fps: float, tick: Tick, images: s
 
 
 def _plan(columns: Mapping[str, Column], fps: float, images: str) -> Plan:
-    if fps != int(fps) or fps < 1:
+    if frame_rate(fps, "LeRobot").denominator != 1:
         raise InputError(f"LeRobot wants a whole number of frames per second, got {fps:g}; give another fps")
     if images not in ("video", "image"):
         raise InputError(f'images must be "video" or "image", got "{images}"')

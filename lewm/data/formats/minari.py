@@ -21,17 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lewm.data.formats.base import Format, Source, Tick
-from lewm.data.formats.hdf5 import Leaf, action_column, as_column, column_of, decode, guarded, named, plain
-from lewm.data.formats.minari_files import (
-    FACTS,
-    MAIN_FILE,
-    METADATA,
-    Arrow,
-    Node,
-    OpenedArrow,
-    OpenedHdf5,
-    write_minari,
-)
+from lewm.data.formats.columns import Leaf, action_column, as_column, column_of, image_rows, named, plain
+from lewm.data.formats.common import FINGERPRINT, check_finished, guarded, read_json
+from lewm.data.formats.minari_files import FACTS, MAIN_FILE, METADATA, Arrow, Node, OpenedArrow, OpenedHdf5
+from lewm.data.formats.minari_spaces import bounds_of, is_image, is_raw, leaves_of, shape_of, space_of
 from lewm.registry import register
 from lewm.types import Episode, InputError
 
@@ -71,11 +64,10 @@ class Minari(Format):
         if re.fullmatch(r"[-_\w]+-v\d+", out.name) is None:
             raise InputError(f"{out}: Minari wants names like 'push-v0', got '{out.name}'")
         if out.exists():
-            _, metadata = _metadata(out)
-            if metadata.get("lewm_fingerprint") != reader.fingerprint:
-                raise InputError(f"{out} exists and is not an export of this data set; choose another name")
-            tick(len(reader))
+            check_finished(reader, out, _metadata(out)[1].get(FINGERPRINT), tick)
             return
+        from lewm.data.formats.minari_write import write_minari
+
         write_minari(reader, out, tick)
 
 
@@ -85,78 +77,7 @@ def _metadata(path: Path) -> tuple[Path, dict[str, Any]]:
     file = next((f for f in (folder / "data" / METADATA, folder / METADATA) if f.exists()), None)
     if file is None:
         raise InputError(f"{path} has no {METADATA} or data/{METADATA}; this is not a Minari data set")
-    try:
-        record = json.loads(file.read_text())
-    except ValueError as error:
-        raise InputError(f"{file} is damaged: {error}; copy it again") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{file} is damaged: expected an object, got {type(record).__name__}")
-    return file.parent, record
-
-
-def _space(record: Mapping[str, Any], name: str, where: Path) -> dict[str, Any]:
-    """A space of the metadata, which holds it as text."""
-    if name not in record:
-        raise InputError(f"{where} has no {name}; load it once with minari and save it again, which adds it")
-    with guarded(f"{where}, {name}"):
-        space = json.loads(record[name]) if isinstance(record[name], str) else record[name]
-        return {**space, "type": str(space["type"])}
-
-
-def _leaves(space: Mapping[str, Any], path: str = "observations") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Path (as in the HDF5 layout) and space of every array in a nested space."""
-    inner = space.get("subspaces")
-    if space["type"] == "Dict":
-        for key, value in inner.items():
-            yield from _leaves(value, f"{path}/{key}")
-    elif space["type"] == "Tuple":
-        for index, value in enumerate(inner):
-            yield from _leaves(value, f"{path}/_index_{index}")
-    else:
-        yield path, space
-
-
-def _is_image(space: Mapping[str, Any]) -> bool:
-    """Whether Minari takes a space for images (minari_storage.py, is_image_space), which it stores as JPEG."""
-    shape = space.get("shape", ())
-    return (
-        space["type"] == "Box"
-        and space["dtype"] == "uint8"
-        and len(shape) in (2, 3)
-        and min(shape[:2]) >= 32
-        and bool(np.all(np.asarray(space["low"]) == 0) and np.all(np.asarray(space["high"]) == 255))
-    )
-
-
-def _is_raw(rows: np.ndarray | list[Any], shape: tuple[int, ...]) -> bool:
-    """Whether image rows are plain pixels after all: sets older than `jpeg_encoding` have them either way."""
-    return isinstance(rows, np.ndarray) and rows.dtype == np.uint8 and rows[:1].size == int(np.prod(shape))
-
-
-def _shape(space: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Row shape of a space the store can keep; None for texts, graphs and sequences."""
-    if space["type"] == "Discrete":
-        return ()
-    if space["type"] == "MultiDiscrete":
-        return np.shape(space["nvec"])
-    if space["type"] == "MultiBinary":
-        return tuple(np.atleast_1d(space["n"]).tolist())
-    if space["type"] != "Box":
-        return None
-    shape = tuple(space["shape"])
-    return (*shape, 1) if _is_image(space) and len(shape) == 2 else shape
-
-
-def _bounds(space: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Bounds of an action space (A,), None where it has none. Of a choice of one: room for it."""
-    if space["type"] == "Box":
-        low, high = (np.asarray(space[key], np.float64).reshape(-1) for key in ("low", "high"))
-        return (low, high) if np.isfinite([low, high]).all() and (low < high).all() else None
-    count = np.atleast_1d(space["nvec"] if space["type"] == "MultiDiscrete" else space["n"]).reshape(-1)
-    if space["type"] == "MultiBinary":
-        count = np.full(int(np.prod(count)), 2)
-    low = np.broadcast_to(np.asarray(space.get("start", 0), np.float64).reshape(-1), count.shape)
-    return low.copy(), low + np.maximum(count - 1, 1)
+    return file.parent, read_json(file)
 
 
 class MinariSource(Source):
@@ -172,17 +93,17 @@ class MinariSource(Source):
         self._count = record.get("total_episodes")
         if not isinstance(self._count, int) or self._count < 1:
             raise InputError(f"{where} has total_episodes {self._count!r}; expected at least one episode")
-        self._action_space = _space(record, "action_space", where)
+        self._action_space = space_of(record, "action_space", where)
         if self._action_space["type"] not in ("Box", "Discrete", "MultiDiscrete", "MultiBinary"):
             raise InputError(
                 f"{where}: actions of type {self._action_space['type']} are not supported; flatten them"
             )
         with guarded(str(where)):
-            spaces = dict(_leaves(_space(record, "observation_space", where)))
+            spaces = dict(leaves_of(space_of(record, "observation_space", where)))
             jpeg = bool(record.get("jpeg_encoding", True))
-            self._shapes = {path: _shape(space) for path, space in spaces.items()}
-            self._encoded = {path for path, space in spaces.items() if jpeg and _is_image(space)}
-            self._bounds = _bounds(self._action_space)
+            self._shapes = {path: shape_of(space) for path, space in spaces.items()}
+            self._encoded = {path for path, space in spaces.items() if jpeg and is_image(space)}
+            self._bounds = bounds_of(self._action_space)
         with self._open(data) as files:
             leaves, left_out = self._describe(files)
         self._leaves, renamed = named(leaves, data)
@@ -293,7 +214,7 @@ class MinariSource(Source):
     def _array(self, node: Node, path: str) -> np.ndarray:
         """Rows of an array, images decoded, in the shape its space states."""
         rows, shape = node.rows(), self._shapes.get(path)
-        if path in self._encoded and not _is_raw(rows, shape):
-            return np.stack([decode(bytes(row)) for row in rows])
+        if path in self._encoded and not is_raw(rows, shape):
+            return image_rows([bytes(row) for row in rows], path, shape)
         rows = np.asarray(rows)
         return rows if shape is None else rows.reshape(len(rows), *shape)

@@ -20,7 +20,7 @@ import numpy as np
 
 from lewm.data.formats.base import Format, Tick, need
 from lewm.data.formats.common import PART, claim, replace_file, write_json
-from lewm.data.formats.video import VideoWriter, even, rgb
+from lewm.data.formats.video import VideoWriter, even, frame_rate, rgb
 from lewm.data.schema import Column
 from lewm.registry import register
 from lewm.types import Episode, InputError
@@ -57,8 +57,9 @@ class Mp4Folder(Format):
             raise InputError(f"{reader.folder} has no column of images; there is no video to write")
         for name, column in cameras.items():
             rgb(np.zeros((0, *column.shape), np.uint8), f"column '{name}'")
-        if ROWS in cameras or not fps > 0:
-            raise InputError(f"a camera may not be called '{ROWS}', and fps must be positive, got {fps}")
+            frame_rate(fps / column.stride, f"column '{name}'")
+        if ROWS in cameras:
+            raise InputError(f"a camera may not be called '{ROWS}'; rename it")
         claim(out, "export.json", reader, fps=fps)
         for position, number in enumerate(reader.ids):
             if not (out / ROWS / f"{_name(number)}.json").is_file():

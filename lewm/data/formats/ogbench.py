@@ -11,6 +11,7 @@ numpy.load would unpack everything into memory; here rows are read in order, one
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from typing import IO, ClassVar
 import numpy as np
 
 from lewm.data.formats.base import Format, Source
-from lewm.data.formats.common import LAST_ROW, column_of, episode_of_rows
+from lewm.data.formats.columns import column_of
+from lewm.data.formats.common import LAST_ROW, check_size, episode_of_rows, guarded
 from lewm.data.schema import Column
 from lewm.registry import register
 from lewm.types import Episode, InputError
@@ -71,8 +73,8 @@ class OGBenchSource(Source):
         self.path = path
         try:
             with zipfile.ZipFile(path) as archive:
-                names = [Path(name).stem for name in archive.namelist() if name.endswith(".npy")]
-        except (OSError, zipfile.BadZipFile) as error:
+                names = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
+        except DAMAGE as error:
             raise InputError(f"{path} is not a .npz file ({error}); download it again") from None
         missing = [name for name in NEEDED if name not in names]
         if missing:
@@ -93,11 +95,16 @@ class OGBenchSource(Source):
                         f"{path}: '{name}' has {array.count} rows, 'actions' {count}; download it again"
                     )
                 if name == "terminals":
-                    ends = np.flatnonzero(array.read(count).reshape(count, -1).any(axis=1)) + 1
-                elif array.dtype.kind not in "biuf":
-                    left_out[name] = f"dtype {array.dtype}"
-                else:
-                    self._add(name, array)
+                    flags = array.read(count).reshape(-1)
+                    if flags.dtype.kind not in "biuf" or len(flags) != count:
+                        raise InputError(
+                            f"{path}: 'terminals' is {flags.dtype} {array.shape}, expected a flag in each row"
+                        )
+                    ends = np.flatnonzero(flags) + 1
+                elif not self._add(name, array):
+                    left_out[name] = f"{array.dtype} {array.shape}"
+        if "action" not in self.columns:
+            raise InputError(f"{path}: 'actions' is {left_out['actions']}, expected numbers")
         self._ends = ends if len(ends) and ends[-1] == count else np.append(ends, count)
         self.about = {"format": "OGBench npz", "file": path.name, "left_out": left_out, "note": LAST_ROW}
 
@@ -117,15 +124,19 @@ class OGBenchSource(Source):
         for number, rows in enumerate(self._stream(self._members, first), start=first):
             yield episode_of_rows(number, rows, self.columns, str(self.path))
 
-    def _add(self, name: str, array: _Rows) -> None:
+    def _add(self, name: str, array: _Rows) -> bool:
+        """Take an array for a column; False if it is not of numbers."""
         image = array.dtype == np.uint8 and len(array.shape) == 3
         ours = {"actions": "action", "observations": "pixels" if image else "observation"}.get(name, name)
         dtype, shape = array.dtype, array.shape
         if ours == "action":
-            dtype = dtype if dtype.kind == "f" else np.dtype(np.float32)  # powderworld's are whole numbers
+            dtype = np.dtype(np.float32) if dtype.kind in "biu" else dtype  # powderworld's are whole numbers
             shape = shape or (1,)
-        self.columns[ours] = column_of(dtype, shape, transition=ours == "action")
-        self._members[ours] = name
+        column = column_of(dtype, shape, transition=ours == "action")
+        if column is None:
+            return False
+        self.columns[ours], self._members[ours] = column, name
+        return True
 
     def _stream(self, members: dict[str, str], first: int) -> Iterator[dict[str, np.ndarray]]:
         """Rows of each trajectory from `first` on, all members read side by side."""
@@ -138,9 +149,11 @@ class OGBenchSource(Source):
                 count = int(self._ends[number]) - begin
                 begin += count
                 rows = {}
-                for name, file in files.items():
-                    values, column = file.read(count, f"episode {number}"), self.columns[name]
-                    rows[name] = values.astype(column.dtype, copy=False).reshape(count, *column.shape)
+                with guarded(f"{self.path}, episode {number}"):
+                    check_size(count * sum(self.columns[name].row_bytes for name in files), str(self.path))
+                    for name, file in files.items():
+                        values, column = file.read(count), self.columns[name]
+                        rows[name] = values.astype(column.dtype, copy=False).reshape(count, *column.shape)
                 yield rows
 
 
@@ -158,22 +171,25 @@ class _Rows:
                 np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             )
             shape, self._column_major, self.dtype = header(self._file)
-        except DAMAGE as error:
+            self._size = math.prod(shape[1:]) * self.dtype.itemsize
+            held = self._archive.getinfo(f"{name}.npy").file_size
+            if min(shape, default=1) < 0 or math.prod(shape) * self.dtype.itemsize > held:
+                raise ValueError(f"it claims {shape} of {self.dtype} in {held} bytes")
+        except Exception as error:  # numpy evaluates the header as Python's literals, which may raise anything
             self.__exit__()
             raise InputError(f"{self._place} is damaged ({error}); download the file again") from None
         self.count, self.shape = (shape[0] if shape else 0), tuple(shape[1:])
-        self._size = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
-    def read(self, rows: int, place: str = "") -> np.ndarray:
+    def read(self, rows: int) -> np.ndarray:
         """The next rows (rows, *shape)."""
         if self.dtype.hasobject or (self._column_major and len(self.shape)):
             raise InputError(f"{self._place} holds Python objects or is in Fortran order; save it as a plain array")
         try:
             data = self._file.read(rows * self._size)
         except DAMAGE as error:
-            raise InputError(f"{self._place}, {place} is damaged ({error}); download the file again") from None
+            raise InputError(f"{self._place} is damaged ({error}); download the file again") from None
         if len(data) != rows * self._size:
-            raise InputError(f"{self._place}, {place} is cut short; download the file again")
+            raise InputError(f"{self._place} is cut short; download the file again")
         return np.frombuffer(bytearray(data), self.dtype).reshape(rows, *self.shape)
 
     def skip(self, rows: int) -> None:

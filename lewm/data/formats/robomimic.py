@@ -21,19 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lewm.data.formats.base import Format, Source
-from lewm.data.formats.common import LAST_ROW
-from lewm.data.formats.hdf5 import (
-    Leaf,
-    action_column,
-    as_column,
-    column_of,
-    find_file,
-    guarded,
-    named,
-    opened,
-    plain,
-    read_rows,
-)
+from lewm.data.formats.columns import Leaf, action_column, as_column, column_of, named, plain
+from lewm.data.formats.common import LAST_ROW, guarded
+from lewm.data.formats.hdf5 import find_file, opened, read_all, read_rows
 from lewm.registry import register
 from lewm.types import Episode, InputError
 
@@ -86,7 +76,10 @@ class RobomimicSource(Source):
             data = file["data"]
             self._final = all("next_obs" in data[name] for name in self._names)
             leaves, left_out = self._describe(data[self._names[0]])
-            self._masks = {name: _members(file["mask"][name]) for name in file.get("mask", ())}
+            self._masks = {
+                name: {plain(demo) for demo in read_all(file["mask"][name], str(path))}
+                for name in file.get("mask", ())
+            }
             environment = json.loads(data.attrs.get("env_args", "{}"))
         self._leaves, renamed = named(leaves, path)
         self.columns = {name: leaf.column for name, leaf in self._leaves.items()}
@@ -167,8 +160,3 @@ class RobomimicSource(Source):
         if not leaf.column.transition:
             rows = np.concatenate([rows, read_rows(demo[f"next_{leaf.path}"], count - 1, count, where)])
         return as_column(rows, leaf.column, where)
-
-
-def _members(array: h5py.Dataset) -> set[str]:
-    """Names of the demos of one filter."""
-    return {plain(name) for name in array[:]}

@@ -26,19 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lewm.data.formats.base import Format, Source, Tick, need
-from lewm.data.formats.hdf5 import (
-    SUFFIXES,
-    FlatSource,
-    Leaf,
-    action_column,
-    column_of,
-    find_file,
-    guarded,
-    is_text,
-    named,
-    opened,
-    root_names,
-)
+from lewm.data.formats.columns import Leaf, action_column, column_of, named
+from lewm.data.formats.common import FINGERPRINT, TRANSITION, check_finished, guarded
+from lewm.data.formats.hdf5 import SUFFIXES, FlatSource, find_file, is_text, opened, read_all, root_names
 from lewm.data.schema import Column
 from lewm.registry import register
 from lewm.types import InputError
@@ -51,9 +41,6 @@ if TYPE_CHECKING:
 LATE = ("reward", "terminated", "truncated")
 EPISODE_INDEX = ("ep_idx", "episode_idx")
 BOOKKEEPING = ("ep_len", "ep_offset", *EPISODE_INDEX, "step_idx", "id", "episode", "episode_id")
-TRANSITIONS = "lewm_transition"
-"""Attribute of our exports: further columns that are stored late, beside `LATE` (JSON list)."""
-FINGERPRINT = "lewm_fingerprint"
 VECTOR_CHUNK = 1 << 16
 
 
@@ -77,7 +64,7 @@ class SwmHdf5(Format):
         path = find_file(path)
         with opened(path) as file, guarded(str(path)):
             begin, rows = _index(file, path)
-            leaves, constants, left_out = _leaves(file, int((begin + rows).max()), path)
+            leaves, constants, left_out = _leaves(file, int((begin + rows).max()))
             leaves, renamed = named(leaves, path)
         keep = rows >= 2
         if not keep.any():
@@ -96,8 +83,9 @@ class SwmHdf5(Format):
         if out.suffix not in SUFFIXES:
             raise InputError(f"{out}: stable-worldmodel HDF5 is one file; name it *.h5, got '{out.name}'")
         if out.exists():
-            _check_done(reader, out)
-            tick(len(reader))
+            with opened(out) as file, guarded(str(out)):
+                found = file.attrs.get(FINGERPRINT)
+            check_finished(reader, out, found, tick)
             return
         _check_columns(reader.info.columns)
         part = out.with_name(f".{out.name}.part")
@@ -116,34 +104,42 @@ def _index(file: h5py.File, path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{path} has no array 'action' at its root; this is not stable-worldmodel HDF5")
     total = len(file["action"])
     if "ep_len" in file:
-        rows = np.asarray(file["ep_len"][:]).astype(np.int64)
-        begin = np.asarray(file["ep_offset"][:]).astype(np.int64) if "ep_offset" in file else np.cumsum(rows) - rows
+        rows = _whole(file, "ep_len", path)
+        begin = _whole(file, "ep_offset", path) if "ep_offset" in file else np.cumsum(rows) - rows
     else:
         name = next((n for n in EPISODE_INDEX if n in file), None)
         if name is None:
             raise InputError(
                 f"{path} has none of ep_len, ep_idx, episode_idx, so its episodes cannot be told apart"
             )
-        index = np.asarray(file[name][:]).reshape(-1)
-        begin = np.concatenate([[0], np.flatnonzero(np.diff(index)) + 1]) if len(index) else np.zeros(0)
-        begin = begin.astype(np.int64)
+        index = _whole(file, name, path)
+        begin = np.concatenate([np.zeros(min(len(index), 1), np.int64), np.flatnonzero(np.diff(index)) + 1])
         rows = np.diff(np.append(begin, len(index)))
         if len(np.unique(index[begin])) != len(begin):
             raise InputError(f"{path}: rows of an episode are not together in column '{name}'; sort the file")
-    if begin.shape != rows.shape or begin.ndim != 1 or not len(rows):
+    if begin.shape != rows.shape or not len(rows):
         raise InputError(f"{path}: ep_len {rows.shape} and ep_offset {begin.shape} must be equal and not empty")
-    bad = np.flatnonzero((rows < 0) | (begin < 0) | (begin + rows > total))
+    bad = np.flatnonzero((rows < 0) | (begin < 0) | (begin > total) | (rows > total - begin))
     if len(bad):
+        first, count = int(begin[bad[0]]), int(rows[bad[0]])
         raise InputError(
-            f"{path}: episode {bad[0]} should be rows {begin[bad[0]]} to {begin[bad[0]] + rows[bad[0]]}, the file "
-            f"has {total}; it is cut short or its index is damaged: copy it again"
+            f"{path}: episode {bad[0]} should be rows {first} to {first + count}, the file has {total}; it is cut "
+            "short or its index is damaged: copy it again"
         )
     return begin, rows
 
 
-def _leaves(file: h5py.File, total: int, path: Path) -> tuple[dict[str, Leaf], dict[str, str], list[str]]:
+def _whole(file: h5py.File, name: str, path: Path) -> np.ndarray:
+    """An array of whole numbers (N,), int64."""
+    values = read_all(file[name], str(path)).reshape(-1)
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all() or (np.abs(values) > 2.0**62).any():
+        raise InputError(f"{path}: '{name}' must hold whole numbers, it is {values.dtype}; mend the file")
+    return values.astype(np.int64)
+
+
+def _leaves(file: h5py.File, total: int) -> tuple[dict[str, Leaf], dict[str, str], list[str]]:
     """Arrays to keep, arrays that may become facts, and names with reasons of what is left out."""
-    late = {*LATE, *json.loads(file.attrs.get(TRANSITIONS, "[]"))}
+    late = {*LATE, *json.loads(file.attrs.get(TRANSITION, "[]"))}  # ours lists further ones
     leaves, constants, left_out = {}, {}, []
     for name in file:
         array = file[name]
@@ -160,8 +156,6 @@ def _leaves(file: h5py.File, total: int, path: Path) -> tuple[dict[str, Leaf], d
         elif name == "seed" and array.ndim == 1:
             constants[name] = name
         elif name == "action":
-            if array.dtype.kind not in "biuf":
-                raise InputError(f"{path}: column 'action' is {array.dtype}, expected numbers")
             leaves[name] = Leaf(name, action_column(array.dtype, array.shape[1:]))
         else:
             column = column_of(array.dtype, array.shape[1:], transition=name in late)
@@ -205,7 +199,7 @@ def _write_all(reader: EpisodeReader, file: h5py.File, tick: Tick) -> None:
     file.create_dataset("ep_len", data=rows.astype(np.int32), maxshape=(None,), chunks=True)
     file.create_dataset("ep_offset", data=begin, maxshape=(None,), chunks=True)
     further = [n for n, c in columns.items() if c.transition and n != "action" and n not in LATE]
-    file.attrs[TRANSITIONS] = json.dumps(further)
+    file.attrs[TRANSITION] = json.dumps(further)
     file.attrs[FINGERPRINT] = reader.fingerprint
 
 
@@ -215,12 +209,3 @@ def _their_rows(name: str, column: Column, rows: np.ndarray) -> np.ndarray:
         return rows
     blank = np.full((1, *rows.shape[1:]), np.nan if rows.dtype.kind == "f" else 0, rows.dtype)
     return np.concatenate([rows, blank] if name == "action" else [blank, rows])
-
-
-def _check_done(reader: EpisodeReader, out: Path) -> None:
-    """An existing file must be the finished export of the same set."""
-    with opened(out) as file, guarded(str(out)):
-        if file.attrs.get(FINGERPRINT) != reader.fingerprint:
-            raise InputError(
-                f"{out} exists and is not an export of this data set; choose another name or delete it"
-            )

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lewm.data.formats.base import Format, Source, need
-from lewm.data.formats.hdf5 import Leaf, action_column, as_column, column_of, decode, guarded, named, plain
+from lewm.data.formats.columns import Leaf, action_column, as_column, column_of, image_rows, named, plain
+from lewm.data.formats.common import check_size, guarded
 from lewm.data.formats.swm_hdf5 import LATE
+from lewm.data.images import decode_image
 from lewm.registry import register
 from lewm.types import Episode, InputError
 
@@ -120,7 +122,7 @@ class LanceSource(Source):
             )
         begin, ids, last, row = [], [], None, 0
         for batch in self._table.scanner(columns=[EPISODE]).to_batches():
-            values = batch.column(0).to_numpy(zero_copy_only=False).astype(np.int64)
+            values = _ids(batch.column(0), self.path)
             if len(values):
                 before = np.concatenate([[values[0] - 1 if last is None else last], values[:-1]])
                 fall = np.flatnonzero(values < before)
@@ -164,8 +166,8 @@ class LanceSource(Source):
         """Column of a binary field, from its first row; None if that is no image and need not be."""
         blob = self._table.take([0], columns=[name]).column(0)[0].as_py()
         try:
-            return column_of(np.uint8, decode(blob).shape)
-        except (OSError, TypeError, ValueError):
+            return column_of(np.uint8, decode_image(blob).shape)
+        except ValueError:
             if name.startswith("pixels"):
                 raise InputError(
                     f"{self.path}: column '{name}' row 0 is not an image; copy the table again"
@@ -178,6 +180,7 @@ class LanceSource(Source):
         pa = need("pyarrow", "lance")
         where = f"{self.path}, episode {position}"
         with guarded(where):
+            check_size(count * sum(leaf.column.row_bytes for leaf in leaves.values()), where)
             parts = [
                 self._table.take(list(range(row, min(row + TAKE_ROWS, begin + count))), columns=fields)
                 for row in range(begin, begin + count, TAKE_ROWS)
@@ -198,7 +201,7 @@ class _Facts:
         self._path, self._table = path, _open(path)
         with guarded(str(path)):
             types = need("pyarrow", "lance").types
-            ids = self._table.to_table(columns=[EPISODE]).column(0).to_numpy()
+            ids = _ids(self._table.to_table(columns=[EPISODE]).column(0), path)
             self._fields = [
                 f.name for f in self._table.schema if f.name != EPISODE and not types.is_large_binary(f.type)
             ]
@@ -217,6 +220,13 @@ class _Facts:
         with guarded(f"{self._path}, episode {episode}"):
             row = self._table.take([self._row[episode]], columns=self._fields).to_pylist()[0]
         return {name: plain(value) for name, value in row.items() if value is not None}
+
+
+def _ids(values: pyarrow.Array, path: Path) -> np.ndarray:
+    """Numbers of episodes, int64."""
+    if values.null_count or not need("pyarrow", "lance").types.is_integer(values.type):
+        raise InputError(f"{path}: '{EPISODE}' must hold a whole number in every row, it is {values.type}")
+    return values.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _open(path: Path) -> lance.LanceDataset:
@@ -241,10 +251,7 @@ def _rows(array: pyarrow.ChunkedArray, leaf: Leaf, where: str) -> np.ndarray:
     if chunk.null_count:
         raise InputError(f"{where} has {chunk.null_count} empty rows; fill them or leave the column out")
     if leaf.column.compressed:
-        images = [decode(blob.as_py()) for blob in chunk]
-        if any(image.shape != leaf.column.shape for image in images):
-            raise InputError(f"{where} has images of several sizes; the store needs {leaf.column.shape}")
-        return np.stack(images)
+        return image_rows([blob.as_buffer() for blob in chunk], where, leaf.column.shape)
     values = chunk.flatten() if hasattr(chunk.type, "list_size") else chunk
     rows = values.to_numpy(zero_copy_only=False)
     return as_column(rows.reshape(len(chunk), *leaf.column.shape), leaf.column, where)

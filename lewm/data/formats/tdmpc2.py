@@ -23,7 +23,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lewm.data.formats.base import Format, Source
-from lewm.data.formats.common import camera_names, column_of, load_tensors
+from lewm.data.formats.columns import camera_names, column_of
+from lewm.data.formats.common import check_size, guarded, load_tensors
 from lewm.data.schema import Column
 from lewm.registry import register
 from lewm.types import Episode, InputError
@@ -89,8 +90,9 @@ class TDMPC2Source(Source):
             raise InputError(f"{path} holds no .pt file; give a TD-MPC2 .pt file or a folder of them")
         self._counts: list[int] = []
         for number, file in enumerate(self._paths):
-            arrays = _load(file)
-            columns = _columns(arrays, file)
+            with guarded(str(file)):
+                arrays = _load(file)
+                columns = _columns(arrays, file)
             self._counts.append(len(arrays["action"]))
             if number == 0:
                 self.columns = columns
@@ -113,26 +115,35 @@ class TDMPC2Source(Source):
 
     def actions(self) -> Iterator[np.ndarray]:
         """The actions of each episode, observations unread."""
-        for _, _, arrays, row in self._places(0):
-            yield np.array(arrays["action"][row, 1:])
+        for position, file, arrays, row in self._places(0):
+            with guarded(f"{file}, episode {position}"):
+                check_size(arrays["action"][row].nbytes, str(file))
+                rows = np.array(arrays["action"][row, 1:])
+            yield rows
 
     def episodes(self, first: int = 0) -> Iterator[Episode]:
         """Episodes in the order of the files' names; facts are the file and the task's number."""
         for position, file, arrays, row in self._places(first):
-            place = f"{file}, episode {position}"
-            _check_shift(arrays, row, place)
-            columns = {}
-            for name, column in self.columns.items():
-                values = arrays[name][row]
-                values = values[1:] if column.transition else values
-                columns[name] = np.array(_newest(values) if column.image else values)
-            facts: dict[str, Any] = {"file": file.name}
-            if "task" in arrays:
-                tasks = np.unique(arrays["task"][row])
-                if len(tasks) != 1:
-                    raise InputError(f"{place}: has tasks {tasks.tolist()}, one was expected; split the episode")
-                facts["task"] = int(tasks[0])
-            yield Episode(position, columns, facts)
+            with guarded(f"{file}, episode {position}"):
+                check_size(sum(arrays[name][row].nbytes for name in self.columns), str(file))
+                episode = self._episode(position, file, arrays, row)
+            yield episode
+
+    def _episode(self, position: int, file: Path, arrays: dict[str, np.ndarray], row: int) -> Episode:
+        place = f"{file}, episode {position}"
+        _check_shift(arrays, row, place)
+        columns = {}
+        for name, column in self.columns.items():
+            values = arrays[name][row]
+            values = values[1:] if column.transition else values
+            columns[name] = np.array(_newest(values) if column.image else values)
+        facts: dict[str, Any] = {"file": file.name}
+        if "task" in arrays:
+            tasks = np.unique(arrays["task"][row])
+            if len(tasks) != 1:
+                raise InputError(f"{place}: has tasks {tasks.tolist()}, one was expected; split the episode")
+            facts["task"] = int(tasks[0])
+        return Episode(position, columns, facts)
 
     def _places(self, first: int) -> Iterator[tuple[int, Path, dict[str, np.ndarray], int]]:
         """(position, file, its arrays, row in it) of each episode; files that end before `first` stay closed."""
@@ -197,7 +208,10 @@ def _columns(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, Column]:
         shape = values.shape[2:]
         if _is_image(values):
             shape = (*values.shape[3:], min(values.shape[2], STACK))
-        columns[name] = column_of(values.dtype, shape, transition=name in SHIFTED)
+        column = column_of(values.dtype, shape, transition=name in SHIFTED)
+        if column is None:
+            raise InputError(f"{path}: '{name}' is {values.dtype} {shape}, expected numbers; save it without")
+        columns[name] = column
     if columns["action"].dtype[:5] != "float" or len(columns["action"].shape) != 1:
         raise InputError(f"{path}: 'action' is {columns['action']}, expected floats (A,)")
     return columns

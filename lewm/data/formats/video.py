@@ -10,11 +10,23 @@ from types import TracebackType
 import numpy as np
 
 from lewm.data.formats.base import need
+from lewm.data.formats.common import check_size, guarded
 from lewm.types import InputError
 
 CRF = 18  # of 0 (lossless) to 51; 18 is hard to tell from the source by eye
 THREADS = 4  # fixed, because x264 gives other bytes for another number of threads
 SLACK = 0.25  # of a frame: further off than this, which frame was meant is a guess
+
+
+def frame_rate(fps: float, where: str) -> Fraction:
+    """Frames per second as MP4 files count them.
+
+    Raises:
+        InputError: not a number from 1e-4 to 1e5.
+    """
+    if not 1e-4 <= fps <= 1e5:
+        raise InputError(f"{where}: fps must be positive, a number from 0.0001 to 100000, got {fps}")
+    return Fraction(fps).limit_denominator(100_000)
 
 
 def rgb(frames: np.ndarray, place: str) -> np.ndarray:
@@ -41,7 +53,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float, gop: int | None = None) -> None:
         av = need("av", "video")
-        self._av, self._rate, self._next = av, Fraction(fps).limit_denominator(100_000), 0
+        self._av, self._rate, self._next = av, frame_rate(fps, str(path)), 0
         path.parent.mkdir(parents=True, exist_ok=True)
         options = {"crf": str(CRF), "bf": "0", "preset": "medium"} | ({"g": str(gop)} if gop else {})
         self._file = av.open(str(path), "w", format="mp4")
@@ -77,18 +89,21 @@ class VideoWriter:
 def frame_size(path: Path, extra: str = "video") -> tuple[int, int]:
     """Height and width of a video's frames."""
     av = need("av", extra)
-    try:
-        with av.open(str(path)) as file:
-            stream = file.streams.video[0]
-            return stream.height, stream.width
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise _unreadable(path, error) from None
+    with guarded(str(path)), av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        return stream.height, stream.width
 
 
 def read_frames(
-    path: Path, count: int, *, start: float = 0.0, fps: float | None = None, extra: str = "video"
+    path: Path,
+    count: int,
+    size: tuple[int, int],
+    *,
+    start: float = 0.0,
+    fps: float | None = None,
+    extra: str = "video",
 ) -> np.ndarray:
-    """`count` frames (N, h, w, 3) of a video, decoded in order from the key frame before the first.
+    """`count` frames (N, h, w, 3) of `size` out of a video, decoded in order from the key frame before the first.
 
     With `fps`, frame k is the one shown at `start + k / fps` seconds, and one that is missing is an error; without,
     the file's first frames are taken, whatever their times.
@@ -99,23 +114,23 @@ def read_frames(
     av = need("av", extra)
     if not path.is_file():
         raise InputError(f"{path} is missing; restore the file")
+    check_size(count * size[0] * size[1] * 3, str(path))
     frames: list[np.ndarray] = []
-    try:
-        with av.open(str(path)) as file:
-            for frame in _from(file, start - SLACK / fps if fps else None):
-                expected = start + len(frames) / fps if fps else 0.0
-                if fps and frame.time < expected - SLACK / fps:
-                    continue  # between the key frame and the first frame wanted
-                if fps and frame.time > expected + SLACK / fps:
-                    raise InputError(
-                        f"{path}: no frame at {expected:.4f} s, the next is at {frame.time:.4f} s; the video does "
-                        "not match its rows: restore it, or record the data set again"
-                    )
-                frames.append(frame.to_ndarray(format="rgb24"))
-                if len(frames) == count:
-                    return np.stack(frames)
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise _unreadable(path, error) from None
+    with guarded(str(path)), av.open(str(path)) as file:
+        for frame in _from(file, start - SLACK / fps if fps else None):
+            expected = start + len(frames) / fps if fps else 0.0
+            if fps and frame.time < expected - SLACK / fps:
+                continue  # between the key frame and the first frame wanted
+            if fps and frame.time > expected + SLACK / fps:
+                raise InputError(
+                    f"{path}: no frame at {expected:.4f} s, the next is at {frame.time:.4f} s; the video does "
+                    "not match its rows: restore it, or record the data set again"
+                )
+            if (frame.height, frame.width) != size:
+                raise InputError(f"{path}: a frame of {frame.height} x {frame.width}, expected {size}; restore it")
+            frames.append(frame.to_ndarray(format="rgb24"))
+            if len(frames) == count:
+                return np.stack(frames)
     raise InputError(f"{path} ends after {len(frames)} of {count} frames from {start:.4f} s; restore the file")
 
 
@@ -125,7 +140,3 @@ def _from(file: object, seconds: float | None) -> Iterator[object]:
     if seconds is not None and seconds > 0:
         file.seek(int(seconds / stream.time_base), stream=stream)
     return file.decode(stream)
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is not a readable video ({error}); restore the file")

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from lewm.data import Column
-from lewm.data.formats import d4rl
 from lewm.data.formats.d4rl import D4rl
 from lewm.data.formats.robomimic import Robomimic
 from lewm.data.formats.swm_hdf5 import SwmHdf5
@@ -54,12 +53,6 @@ def test_columns_and_alignment(path):
         np.testing.assert_array_equal(episode.columns["action"], rows[:-1] + 0.5)
         np.testing.assert_array_equal(episode.columns["reward"], 10 * number + rows[:-1, 1])
         assert not episode.columns["terminated"].any() and not episode.columns["truncated"].any()
-
-
-def test_ends_are_found_across_scans(path, monkeypatch):
-    whole = [e.columns["observation"].tolist() for e in D4rl.open(path).episodes()]
-    monkeypatch.setattr(d4rl, "SCAN_ROWS", 2)
-    assert [e.columns["observation"].tolist() for e in D4rl.open(path).episodes()] == whole
 
 
 def test_reads_from_the_episode_asked_for(path, monkeypatch):

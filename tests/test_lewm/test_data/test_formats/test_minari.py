@@ -311,7 +311,7 @@ def test_damaged_sets(copy, tmp_path):
         Minari.open(folder)
     (folder / "data" / "metadata.json").write_text('{"total')
     assert not Minari.detect(folder)
-    with pytest.raises(InputError, match=r"metadata\.json is damaged"):
+    with pytest.raises(InputError, match=r"metadata\.json cannot be read"):
         Minari.open(folder)
     with pytest.raises(InputError, match="this is not a Minari data set"):
         Minari.open(tmp_path)
@@ -330,7 +330,7 @@ def test_damaged_image(copy):
     folder = copy("hdf5-images-v0")
     with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
         file["episode_1/observations/camera"][2] = np.arange(30, dtype=np.uint8)
-    with pytest.raises(InputError, match="episode 1 cannot be read"):
+    with pytest.raises(InputError, match="episode 1: observations/camera: image 2 is damaged"):
         list(Minari.open(folder).episodes())
 
 

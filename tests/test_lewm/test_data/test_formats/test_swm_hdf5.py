@@ -99,8 +99,8 @@ def test_their_collector_which_leaves_out_the_reset():
 def test_reads_from_the_episode_asked_for(monkeypatch):
     read = []
     rows = hdf5.read_rows
-    monkeypatch.setattr(hdf5, "read_rows", lambda data, a, b, where: read.append((a, b)) or rows(data, a, b, where))
     source = SwmHdf5.open(GOLDEN / "swm.h5")
+    monkeypatch.setattr(hdf5, "read_rows", lambda data, a, b, where: read.append((a, b)) or rows(data, a, b, where))
     assert [episode.id for episode in source.episodes(1)] == [1]
     assert min(a for a, _ in read) >= STEPS[0] + 1
     actions = list(source.actions())
