@@ -4,9 +4,9 @@
      "columns":{"pixels":[1212,480210,501220,2774382913,"9c0f3a51b2e4d687"],"action":[1212,9696,10504,...]},
      "facts":{"seed":[0,12]},"line":1583072934}
 
-Per column: first row in the shard, byte range in its `.bin`, CRC-32 of what is stored (the bytes, then the lengths
-of encoded rows), and a digest of the content: the rows' own bytes, or for zstd the checksums of the decoded rows,
-so that it does not depend on the compressor. `line` is the CRC-32 of the line before `,"line":`.
+Per column: first row in the shard, byte range in its `.bin`, CRC-32 of what is stored (the bytes, then the index of
+encoded rows), and a digest of the content, made of the CRC-32 of each decoded row, so that it does not depend on
+the compressor (of each stored row where the codec is lossy). `line` is the CRC-32 of the line before `,"line":`.
 """
 
 from __future__ import annotations
@@ -69,10 +69,11 @@ class Commit:
         return commit
 
 
-def checksum(data: bytes | memoryview | np.ndarray, lengths: np.ndarray | None) -> int:
-    """CRC-32 of an episode's stored bytes, then of the lengths (uint64) of its encoded rows if it has any."""
+def checksum(data: bytes | memoryview | np.ndarray, index: np.ndarray | None) -> int:
+    """CRC-32 of an episode's stored bytes, then of its index (n, 2), uint64: length and CRC-32 of each encoded
+    row."""
     check = zlib.crc32(data)
-    return check if lengths is None else zlib.crc32(lengths.astype("<u8").tobytes(), check)
+    return check if index is None else zlib.crc32(index.astype("<u8").tobytes(), check)
 
 
 def log_paths(folder: Path) -> list[Path]:

@@ -121,7 +121,7 @@ class EpisodeReader:
         column, place, steps = self._column(name), self.table.places[name][position], int(self.steps[position])
         data = self.shards[self.table.shard[position]].file(f"{name}.bin")[int(place["begin"]) : int(place["end"])]
         content = f"{int(place['content']):016x}"
-        return StoredRows(column, steps, data.tobytes(), self._lengths(name, position), content)
+        return StoredRows(column, steps, data.tobytes(), self._index(name, position), content)
 
     def episode(self, position: int) -> Episode:
         """The whole episode at this position, as it was given to the writer."""
@@ -164,9 +164,8 @@ class EpisodeReader:
             self.table.shard[position].tolist(), (place["row"] + row).tolist(), begin.tolist(), strict=True
         )
         for k, (shard, index, first) in enumerate(wanted):
-            data, ends = self.shards[shard].encoded(name)
             try:
-                decode(data[ends[index - 1] if first < 0 else first : ends[index]], out[k])
+                self.shards[shard].decode(name, index, first, decode, out[k])
             except ValueError:
                 raise self._damaged(name, position[k], row[k]) from None
 
@@ -199,19 +198,19 @@ class EpisodeReader:
         """A sentence if a column of the episode at this position does not match its checksum."""
         place, shard = self.table.places[name][position], self.shards[self.table.shard[position]]
         data = shard.file(f"{name}.bin")[int(place["begin"]) : int(place["end"])]
-        if checksum(data, self._lengths(name, position)) == place["crc32"]:
+        if checksum(data, self._index(name, position)) == place["crc32"]:
             return None
         path = shard.folder / f"{name}.bin"
         return f"{path} is damaged: '{name}' of episode {self.ids[position]} does not match its checksum; {ADVICE}"
 
-    def _lengths(self, name: str, position: int) -> np.ndarray | None:
-        """Stored length of each row of an episode's encoded column; None for fixed-size rows."""
+    def _index(self, name: str, position: int) -> np.ndarray | None:
+        """Stored length and CRC-32 (n, 2) of each row of an episode's encoded column; None for fixed-size rows."""
         column, place = self._column(name), self.table.places[name][position]
         if not column.compressed:
             return None
         rows = slice(int(place["row"]), int(place["row"]) + column.rows(int(self.steps[position])))
-        ends = self.shards[self.table.shard[position]].file(f"{name}.idx").view("<i8")[rows]
-        return np.diff(ends, prepend=int(place["begin"]))
+        index = self.shards[self.table.shard[position]].file(f"{name}.idx").view("<i8").reshape(-1, 2)[rows]
+        return np.column_stack([np.diff(index[:, 0], prepend=int(place["begin"])), index[:, 1]])
 
     def _column(self, name: str) -> Column:
         if name not in self.info.columns:

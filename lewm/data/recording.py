@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,17 +24,17 @@ class StoredRows:
     column: Column
     steps: int
     data: bytes
-    lengths: np.ndarray | None
+    index: np.ndarray | None
     content: str
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """The rows decoded, without row T of a transition column."""
         count = self.column.rows(self.steps)
         out, data = np.empty((count, self.column.row_bytes), np.uint8), memoryview(self.data)
-        if self.lengths is None:
+        if self.index is None:
             out[:] = np.frombuffer(data, np.uint8).reshape(out.shape)
         else:
-            decode, ends = decoder(self.column), np.cumsum(self.lengths).tolist()
+            decode, ends = decoder(self.column), np.cumsum(self.index[:, 0]).tolist()
             for row, (begin, end) in zip(out, pairwise([0, *ends]), strict=True):
                 decode(data[begin:end], row)
         rows = out.view(self.column.dtype).reshape(count, *self.column.shape)
@@ -108,7 +109,7 @@ class EncodedRows:
         self._dtype = np.dtype(column.dtype)
         self._encode = encoder(column)
         self._data = bytearray()  # keeping what the compressor returns would pin its whole output buffers
-        self._lengths: list[int] = []
+        self._index: list[tuple[int, int]] = []  # length and CRC-32 of each stored row
         self._digest = Digest(column)
         self._taken: StoredRows | None = None
 
@@ -129,9 +130,13 @@ class EncodedRows:
         rows = np.ascontiguousarray(rows, self._dtype)
         for part in rows if self.column.compressed else [rows]:
             stored = self._encode(part)
-            self._digest.update(stored)
             self._data += stored
-            self._lengths.append(len(stored))
+            if self.column.compressed:
+                self._index.append((len(stored), zlib.crc32(stored)))
+                self._digest.update(part, stored)
+        if not self.column.compressed:
+            for row in rows:
+                self._digest.update(np.ascontiguousarray(row), b"")
         self.count += len(rows)
 
     def take(self, rows: StoredRows) -> None:
@@ -142,14 +147,14 @@ class EncodedRows:
         self.count = rows.steps if self.column.transition else self.column.rows(rows.steps)
 
     def stored(self) -> tuple[bytes, np.ndarray | None, str]:
-        """What goes to disk: bytes, length of each encoded row, digest of the content.
+        """What goes to disk: bytes, index (n, 2) of encoded rows (length, CRC-32), digest of the content.
 
         A transition column gets its row T of zeros, which the digest leaves out.
         """
         if self._taken is not None:
-            return self._taken.data, self._taken.lengths, self._taken.content
-        data, lengths = bytes(self._data), self._lengths
+            return self._taken.data, self._taken.index, self._taken.content
+        data, index = bytes(self._data), self._index
         if self.column.transition:
             filler = self._encode(np.zeros(self.column.shape, self._dtype))
-            data, lengths = data + filler, [*lengths, len(filler)]
-        return data, np.array(lengths, np.uint64) if self.column.compressed else None, self._digest.hexdigest()
+            data, index = data + filler, [*index, (len(filler), zlib.crc32(filler))]
+        return data, np.array(index, np.uint64) if self.column.compressed else None, self._digest.hexdigest()

@@ -5,7 +5,7 @@
       episodes-<writer>.jsonl  the commit log, one line per episode (`log.py`); readers trust nothing else
       shards/<writer>-<k>/     column files, a new shard near 1 GiB
         action.bin  state.bin  fixed-size rows, C order, little-endian
-        pixels.bin  pixels.idx rows encoded one by one; uint64 end offset of each
+        pixels.bin  pixels.idx rows encoded one by one; for each its end offset and its CRC-32, both uint64
       index.npz                a cache of the logs of a large set; may be deleted at any time
 
 An episode of T environment steps has T+1 rows per column. Row T of a transition column (`action`, `reward`) is zero
@@ -38,6 +38,7 @@ import numpy as np
 
 from lewm.types import InputError
 
+INDEX_ROW = 16  # bytes of a row of an `.idx` file
 FORMAT, VERSION = "lewm-episodes", 2
 TEMPORARY = ".dataset.json.tmp"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from lewm.data.log import Commit, Place, checksum
-from lewm.data.schema import Column, sync_folder
+from lewm.data.schema import INDEX_ROW, Column, sync_folder
 from lewm.types import InputError
 
 Mark = dict[str, tuple[int, int]]
@@ -29,7 +29,9 @@ class ShardFiles:
             for name, (row, _, end, *_) in commit.columns.items():
                 self._at[name] = max(self._at[name], (row + columns[name].rows(commit.steps), end))
         sizes = {folder / f"{name}.bin": end for name, (_, end) in self._at.items()}
-        sizes |= {folder / f"{name}.idx": self._at[name][0] * 8 for name, c in columns.items() if c.compressed}
+        sizes |= {
+            folder / f"{name}.idx": self._at[name][0] * INDEX_ROW for name, c in columns.items() if c.compressed
+        }
         for path, size in sizes.items():  # all of them, before any is touched
             _check_size(path, size)
         if not folder.exists():
@@ -49,15 +51,16 @@ class ShardFiles:
         """Bytes in all columns."""
         return sum(end for _, end in self._at.values())
 
-    def append(self, name: str, data: bytes, lengths: np.ndarray | None, content: str) -> Place:
-        """Append the rows of one episode, with the length of each if they are encoded; what the log says."""
+    def append(self, name: str, data: bytes, index: np.ndarray | None, content: str) -> Place:
+        """Append the rows of one episode, and their index (n, 2) if they are encoded; what the log says."""
         row, begin = self._at[name]
-        if lengths is not None:
-            write_all(self._files[f"{name}.idx"], (begin + np.cumsum(lengths)).astype("<u8").tobytes())
+        if index is not None:
+            placed = np.column_stack([begin + np.cumsum(index[:, 0]), index[:, 1]])
+            write_all(self._files[f"{name}.idx"], placed.astype("<u8").tobytes())
         write_all(self._files[f"{name}.bin"], data)
-        count = len(data) // self._columns[name].row_bytes if lengths is None else len(lengths)
+        count = len(data) // self._columns[name].row_bytes if index is None else len(index)
         self._at[name] = row + count, begin + len(data)
-        return row, begin, begin + len(data), checksum(data, lengths), content
+        return row, begin, begin + len(data), checksum(data, index), content
 
     def mark(self) -> Mark:
         """Where the files end now."""
@@ -68,7 +71,7 @@ class ShardFiles:
         for name, (rows, end) in mark.items():
             self._files[f"{name}.bin"].truncate(end)
             if self._columns[name].compressed:
-                self._files[f"{name}.idx"].truncate(rows * 8)
+                self._files[f"{name}.idx"].truncate(rows * INDEX_ROW)
         self._at = dict(mark)
 
     def sync(self) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from lewm.data.codecs import decoder
-from lewm.data.schema import Column
+from lewm.data.codecs import Decode, decoder
+from lewm.data.schema import INDEX_ROW, Column
 from lewm.data.table import Table
 
 CACHES = {
@@ -40,13 +40,15 @@ class ShardReader:
         rows, end = self._committed[name]
         files = {self.folder / f"{name}.bin": end}
         if self._columns[name].compressed:
-            files[self.folder / f"{name}.idx"] = rows * 8
+            files[self.folder / f"{name}.idx"] = rows * INDEX_ROW
         sizes = {path: path.stat().st_size if path.is_file() else -1 for path in files}
         return {path: size for path, size in sizes.items() if size < files[path]}
 
     def committed_bytes(self) -> int:
         """Bytes of all files that belong to committed episodes."""
-        encoded = [rows * 8 for name, (rows, _) in self._committed.items() if self._columns[name].compressed]
+        encoded = [
+            rows * INDEX_ROW for name, (rows, _) in self._committed.items() if self._columns[name].compressed
+        ]
         return sum(end for _, end in self._committed.values()) + sum(encoded)
 
     def file(self, name: str) -> np.ndarray:
@@ -54,19 +56,27 @@ class ShardReader:
         if name not in self._files:
             stem, _, kind = name.rpartition(".")
             rows, end = self._committed[stem]
-            size, path = (end if kind == "bin" else rows * 8), self.folder / name
+            size, path = (end if kind == "bin" else rows * INDEX_ROW), self.folder / name
             if self._cache == "none" and size:
                 self._files[name] = np.frombuffer(_map(path, size), np.uint8)
             else:
                 self._files[name] = np.fromfile(path, np.uint8, size)
         return self._files[name]
 
-    def encoded(self, name: str) -> tuple[memoryview, memoryview]:
-        """The bytes of an encoded column, and where each row ends in them."""
+    def decode(self, name: str, row: int, begin: int, decode: Decode, out: np.ndarray) -> None:
+        """Decode row `row` of the shard into `out`, flat uint8; ValueError where it is damaged.
+
+        Args:
+            begin: its first byte if it is its episode's first row, else -1: it begins where the row before ends.
+        """
         if name not in self._encoded:
-            ends = memoryview(self.file(f"{name}.idx").view("<i8"))
-            self._encoded[name] = memoryview(self.file(f"{name}.bin")), ends
-        return self._encoded[name]
+            index = memoryview(self.file(f"{name}.idx").view("<i8"))
+            self._encoded[name] = memoryview(self.file(f"{name}.bin")), index
+        data, index = self._encoded[name]
+        stored = data[index[2 * row - 2] if begin < 0 else begin : index[2 * row]]
+        if zlib.crc32(stored) != index[2 * row + 1]:
+            raise ValueError("its bytes do not match their checksum")
+        decode(stored, out)
 
     def copy(self, name: str, index: np.ndarray, out: np.ndarray, where: np.ndarray) -> int | None:
         """Copy rows `index` (n,) of a raw or decoded column to rows `where` (n,) of `out`.
@@ -89,13 +99,13 @@ class ShardReader:
         if name not in self._rows and not column.compressed:
             self._rows[name] = self.file(f"{name}.bin").reshape(-1, column.row_bytes), np.empty(0, np.int64)
         if name not in self._rows:
-            data, ends = self.encoded(name)
-            decode, rows, damaged = decoder(column), np.empty((len(ends), column.row_bytes), np.uint8), []
-            for k, (begin, end) in enumerate(pairwise([0, *ends])):
+            count, damaged = self._committed[name][0], []
+            decode, rows = decoder(column), np.empty((count, column.row_bytes), np.uint8)
+            for row in range(count):
                 try:
-                    decode(data[begin:end], rows[k])
+                    self.decode(name, row, -1 if row else 0, decode, rows[row])
                 except ValueError:
-                    damaged.append(k)
+                    damaged.append(row)
             self._rows[name] = rows, np.array(damaged, np.int64)
         return self._rows[name]
 
@@ -136,7 +146,7 @@ class Shards:
             for name, column in self._columns.items():
                 place, steps = self._table.places[name], self._table.steps
                 for path, size in self[number].short(name).items():
-                    needed = (place["row"] + steps // column.stride + 1) * 8
+                    needed = (place["row"] + steps // column.stride + 1) * INDEX_ROW
                     needed = needed if path.suffix == ".idx" else place["end"]
                     for k in np.flatnonzero((self._table.shard == number) & (needed > size)):
                         state = "missing" if size < 0 else f"cut short ({size} bytes, {needed[k]} needed)"

@@ -35,12 +35,13 @@ def test_zstd_gives_back_every_bit(row, level):
 
 
 @settings(max_examples=50, deadline=None)
-@given(row=rows, other=rows, levels=st.tuples(st.integers(1, 22), st.integers(1, 22)))
-def test_the_digest_of_content_does_not_depend_on_the_level(row, other, levels):
+@given(row=rows, other=rows, levels=st.tuples(st.integers(0, 22), st.integers(0, 22)))
+def test_the_digest_of_content_does_not_depend_on_codec_and_level(row, other, levels):
     def digest(level, *rows):
-        made = Digest(column := Column(row.dtype.name, row.shape, codec=f"zstd:{level}"))
+        codec = f"zstd:{level}" if level else "raw"
+        made = Digest(column := Column(row.dtype.name, row.shape, codec=codec))
         for each in rows:
-            made.update(encoder(column)(each))
+            made.update(each, encoder(column)(each))
         return made.hexdigest()
 
     first, second = levels
@@ -92,22 +93,6 @@ def test_a_row_of_another_size_is_a_value_error(codec, shape):
     stored = encoder(Column("uint8", shape, codec=codec))(np.zeros(shape, np.uint8))
     with pytest.raises(ValueError, match=r"expected|bytes decoded|row has"):
         decode(Column("uint8", (16, 16, 3), codec=codec), stored)
-
-
-def test_no_flipped_bit_of_a_frame_decodes_to_other_pixels():
-    """Each frame carries a checksum of what it decodes to: a flipped bit is found when it is read."""
-    column = Column("uint8", (4, 4, 3), codec="zstd:3")
-    row = np.repeat(np.random.default_rng(0).integers(0, 256, (4, 4, 1), np.uint8), 3, axis=2)  # really compressed
-    stored = encoder(column)(row)
-    found = 0
-    for bit in range(8 * len(stored)):
-        data = bytearray(stored)
-        data[bit // 8] ^= 1 << bit % 8
-        try:
-            assert np.array_equal(decode(column, bytes(data)), row), f"bit {bit}"
-        except ValueError:
-            found += 1
-    assert found > 7 * len(stored)
 
 
 def test_no_flipped_byte_of_a_jpeg_raises_anything_but_a_value_error():

@@ -48,7 +48,7 @@ def owners(folder, file):
     for commit, _ in parse_log(log):
         row, begin, end = commit.columns[name][:3]
         if kind == "idx":
-            begin, end = row * 8, (row + info.columns[name].rows(commit.steps)) * 8
+            begin, end = row * 16, (row + info.columns[name].rows(commit.steps)) * 16
         owner |= dict.fromkeys(range(begin, end), commit.id)
     return owner
 
@@ -339,3 +339,26 @@ def test_foreign_files_in_the_folders_are_no_matter(tmp_path, make_episode, writ
 def test_a_writer_s_name_may_begin_like_another_s(tmp_path, make_info, make_episode, write_set):
     write_set(tmp_path, [make_episode(0)], writer="arm-2")
     assert len(write_set(tmp_path, [make_episode(1)], writer="arm")) == 2
+
+
+@pytest.mark.parametrize("codec", ["zstd:1", "jpeg:90"])
+@pytest.mark.parametrize("cache", ["none", "compressed", "ram"])
+def test_a_flipped_bit_of_an_image_is_found_when_it_is_read(
+    tmp_path, make_info, make_episode, write_set, change, codec, cache
+):
+    """While training, not by `verify` years later; every bit of one frame in turn."""
+    info = make_info(pixels=Column("uint8", (8, 8, 3), codec=codec))
+    frames = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8) // 64
+    reader = write_set(tmp_path, [change(make_episode(0, steps=2), pixels=frames)], info)
+    whole = reader.column("pixels", 0)
+    path = tmp_path / "shards/w0000-0/pixels.bin"
+    begin, end = (int(n) for n in np.fromfile(path.with_suffix(".idx"), "<u8")[[0, 2]])
+    stored = path.read_bytes()
+    for bit in range(8 * begin, 8 * end, 7):
+        data = bytearray(stored)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        reader = EpisodeReader(tmp_path, cache=cache)
+        with pytest.raises(InputError, match="row 1 of episode 0 is damaged"):
+            reader.gather("pixels", np.zeros(3, int), np.arange(3))
+        assert np.array_equal(reader.gather("pixels", np.zeros(2, int), np.array([0, 2])), whole[[0, 2]])

@@ -2,9 +2,11 @@
 
 import json
 import os
+import zlib
 
 import numpy as np
 import pytest
+import zstandard
 
 from lewm.data import Column, DatasetInfo, EpisodeReader, EpisodeWriter
 from lewm.types import InputError
@@ -190,9 +192,13 @@ def test_columns_are_little_endian_rows_on_disk(tmp_path, make_info, make_episod
     action = np.frombuffer((shard / "action.bin").read_bytes(), "<f4").reshape(-1, 2)
     assert np.array_equal(state, episode.columns["state"])
     assert np.array_equal(action, np.concatenate([episode.columns["action"], np.zeros((1, 2))]))
-    ends = np.frombuffer((shard / "pixels.idx").read_bytes(), "<u8")
-    assert len(ends) == 5
-    assert ends[-1] == (shard / "pixels.bin").stat().st_size
+    index = np.frombuffer((shard / "pixels.idx").read_bytes(), "<u8").reshape(-1, 2)
+    stored = (shard / "pixels.bin").read_bytes()
+    assert len(index) == 5 and index[-1, 0] == len(stored)
+    begins = [0, *index[:-1, 0].tolist()]
+    for begin, (end, check), frame in zip(begins, index.tolist(), episode.columns["pixels"], strict=True):
+        assert zlib.crc32(stored[begin:end]) == check
+        assert zstandard.ZstdDecompressor().decompress(stored[begin:end]) == frame.tobytes()
 
 
 BOUNDS = [((np.nan,), (1.0,)), ((-np.inf,), (np.inf,)), ((1.0,), (1.0,)), ((2.0,), (1.0,))]
