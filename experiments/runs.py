@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import Distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,19 @@ def read_json(path: Path) -> Any:
 
 def provenance() -> dict[str, Any]:
     """Versions, machine and commit, for the record."""
-    packages = ("lewm", "torch", "numpy", "gymnasium", "zstandard")
+    packages = ("lewm", "torch", "numpy", "gymnasium", "zstandard", "mujoco", "dm-control")
+    versions = {name: version(name) for name in packages if _installed(name)}
     return {
-        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+        "versions": versions | {"python": platform.python_version()},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "commit": commit(),
         "command": " ".join([Path(sys.argv[0]).name, *(a for a in sys.argv[1:] if not a.startswith("hydra"))]),
     }
+
+
+def _installed(name: str) -> bool:
+    """Whether a package is installed; those of extras need not be."""
+    return any(True for _ in Distribution.discover(name=name))
 
 
 def commit() -> str | None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 MARKER = "meta/lewm.json"  # beside LeRobot's own files: how an export of ours maps back
 FIELD = re.compile(r"\{(chunk_index|file_index|video_key)(?::0([1-9])d)?\}")
+BOUNDS = ("action_low", "action_high")
 PLACE_KEYS = ("episode_index", "length", "data/chunk_index", "data/file_index", "dataset_from_index")
 
 
@@ -100,7 +101,7 @@ class LeRobotSource(Source):
             self.fps = float(self.info["fps"])
             frame_rate(self.fps, str(root))
             self.features, left_out = _plan(self.info["features"], ours)
-            self._bounds = (ours["action_low"], ours["action_high"]) if ours else None
+            self._bounds = tuple(np.array(ours[key], np.float64) for key in BOUNDS) if ours else None
             for key in ("data_path", "video_path")[: 1 + any(f.stored == "video" for f in self.features)]:
                 self._path(key, video_key="key", chunk_index=0, file_index=0)
         if "action" not in {feature.name for feature in self.features}:
@@ -123,7 +124,7 @@ class LeRobotSource(Source):
 
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Those of our own export; LeRobot states none (stats.json holds extremes of the data)."""
-        return self._bounds and (np.asarray(self._bounds[0]), np.asarray(self._bounds[1]))
+        return self._bounds
 
     def actions(self) -> Iterator[np.ndarray]:
         """The actions of each episode, without decoding an image."""
@@ -249,7 +250,7 @@ def _plan(features: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[list[Fe
             kind = "rows"
         if name in ours.get("columns", {}):
             known = ours["columns"][name]
-            column = column_of(known["dtype"], known["shape"], transition=known["transition"])
+            column = column_of(known["dtype"], known["shape"], transition=name == "action" or known["transition"] is True)
         if column is None:
             left_out[key] = f"{spec['dtype']} of shape {shape}"
             continue

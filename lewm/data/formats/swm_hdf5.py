@@ -150,13 +150,13 @@ def _leaves(file: h5py.File, total: int) -> tuple[dict[str, Leaf], dict[str, str
             left_out.append(f"{name} (a group)")
         elif array.ndim < 1 or len(array) < total:
             left_out.append(f"{name} (not a row per observation)")
+        elif name == "action":
+            leaves[name] = Leaf(name, action_column(array.dtype, array.shape[1:]))
         elif array.ndim == 1 and is_text(array.dtype):
             constants[name] = name
             left_out.append(f"{name} (text; a fact where constant over the episode)")
         elif name == "seed" and array.ndim == 1:
             constants[name] = name
-        elif name == "action":
-            leaves[name] = Leaf(name, action_column(array.dtype, array.shape[1:]))
         else:
             column = column_of(array.dtype, array.shape[1:], transition=name in late)
             if column is None:
