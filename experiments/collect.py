@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -61,7 +62,7 @@ def _record(config: Mapping[str, Any], info: DatasetInfo, ids: Sequence[int], ti
     lines.new()
     recorded = 0
     start_method = "forkserver" if os.name == "posix" else "spawn"  # a fork after OpenGL was used hangs
-    with ProcessPoolExecutor(workers, get_context(start_method)) as pool:
+    with ProcessPoolExecutor(workers, get_context(start_method), _end_with_parent) as pool:
         jobs = {
             pool.submit(record_part, config, info, f"w{number:04d}", ids[number::workers])
             for number in range(workers)
@@ -92,8 +93,6 @@ def record_part(
     policy = registry.build("policy", config["policy"])
     with EpisodeWriter(config["out"], info, writer=writer_name) as writer:
         for first in range(0, len(ids), config["rows"]):
-            if (parent := parent_process()) is not None and not parent.is_alive():
-                return  # killed; whoever runs the command again will record the rest
             recordings = [writer.begin(i) for i in ids[first : first + config["rows"]]]
             task = build_task(config["env"], len(recordings))
             envs.record(
@@ -106,6 +105,15 @@ def record_part(
             )
             writer.commit(recordings)
             tick(len(recordings))
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it does, killed or not: what was in flight can be recorded
+    again."""
+    parent = parent_process()
+    if parent is not None:
+        watch = Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True)
+        watch.start()
 
 
 @contextmanager

@@ -45,13 +45,19 @@ def check_size(wanted: int, where: str, stored: int | None = None) -> None:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # free memory would leave out the cache
     except (AttributeError, ValueError, OSError):
         memory = wanted
-    limit = memory if stored is None else min(memory, max(stored * PACKED, SMALL))
-    if wanted > limit:
-        held = "" if stored is None else f", {stored} bytes are stored,"
+    if wanted > memory:
         raise InputError(
-            f"{where} claims {wanted} bytes to be read at once{held} and this machine's memory has {memory}; the "
-            "file is damaged: copy it again, or split its episodes"
+            f"{where} claims {wanted} bytes to be read at once, this machine's memory has {memory}; copy the file "
+            "again, or split its episodes"
         )
+    if stored is not None:
+        check_stored(wanted, where, stored)
+
+
+def check_stored(claimed: int, where: str, stored: int) -> None:
+    """Refuse what `stored` bytes cannot hold however well they are compressed."""
+    if claimed > max(stored * PACKED, SMALL):
+        raise InputError(f"{where} claims {claimed} bytes, {stored} are stored; it is damaged: copy it again")
 
 
 def episode_of_rows(

@@ -18,7 +18,7 @@ import numpy as np
 
 from lewm.data.formats.base import Format, Source, need
 from lewm.data.formats.columns import camera_names, column_of
-from lewm.data.formats.common import LAST_ROW, PACKED, SMALL, check_size, episode_of_rows, guarded, to_uint8
+from lewm.data.formats.common import LAST_ROW, check_size, check_stored, episode_of_rows, guarded, to_uint8
 from lewm.data.schema import Column
 from lewm.registry import register
 from lewm.types import Episode, InputError
@@ -159,8 +159,7 @@ def _ends(array: Any, path: Path) -> np.ndarray:
 
 def _check_stored(array: Any, where: str) -> None:
     """Compare the size an array claims with its chunks: those that are missing are read as zeros."""
-    if array.nbytes > max(array.nbytes_stored() * PACKED, SMALL):
-        raise InputError(f"{where} claims {array.nbytes} bytes, its chunks cannot hold them; copy it again")
+    check_stored(array.nbytes, where, array.nbytes_stored())
 
 
 def _check_blosc(folder: Path, array: Any) -> None:

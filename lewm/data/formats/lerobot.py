@@ -250,7 +250,9 @@ def _plan(features: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[list[Fe
             kind = "rows"
         if name in ours.get("columns", {}):
             known = ours["columns"][name]
-            column = column_of(known["dtype"], known["shape"], transition=name == "action" or known["transition"] is True)
+            column = column_of(
+                known["dtype"], known["shape"], transition=name == "action" or known["transition"] is True
+            )
         if column is None:
             left_out[key] = f"{spec['dtype']} of shape {shape}"
             continue

@@ -167,7 +167,10 @@ class MinariSource(Source):
             leaves["action"] = Leaf("actions", action_column(actions.dtype, actions.shape[1:]))
             for path, name in PER_STEP.items():
                 rows = np.asarray(root.at(path).rows())
-                leaves[name] = Leaf(path, column_of(rows.dtype, rows.shape[1:], transition=True))
+                column = column_of(rows.dtype, rows.shape[1:], transition=True)
+                if column is None:
+                    raise InputError(f"'{path}' is {rows.dtype} {rows.shape}, expected a number in each row")
+                leaves[name] = Leaf(path, column)
         first = dict(self._infos(files, 0))
         common = set(first.items())
         for position in range(1, self._count if first else 0):

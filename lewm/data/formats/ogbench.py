@@ -57,7 +57,7 @@ class OGBench(Format):
                 return False
             with zipfile.ZipFile(path) as archive:
                 return {f"{name}.npy" for name in NEEDED} <= set(archive.namelist())
-        except (OSError, ValueError, zipfile.BadZipFile):
+        except DAMAGE:
             return False
 
     @staticmethod

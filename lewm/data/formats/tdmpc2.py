@@ -24,7 +24,7 @@ import numpy as np
 
 from lewm.data.formats.base import Format, Source
 from lewm.data.formats.columns import camera_names, column_of
-from lewm.data.formats.common import check_size, guarded, load_tensors
+from lewm.data.formats.common import check_size, check_stored, guarded, load_tensors
 from lewm.data.schema import Column
 from lewm.registry import register
 from lewm.types import Episode, InputError
@@ -72,7 +72,7 @@ class TDMPC2(Format):
                 with archive.open(pickled) as file:
                     head = file.read(HEAD)
             return all(word in head for word in (b"obs", b"action", b"reward"))
-        except (OSError, ValueError, zipfile.BadZipFile, IndexError, StopIteration, RuntimeError):
+        except Exception:  # zipfile has many, EOFError and NotImplementedError among them
             return False
 
     @staticmethod
@@ -136,7 +136,7 @@ class TDMPC2Source(Source):
         for name, column in self.columns.items():
             values = arrays[name][row]
             values = values[1:] if column.transition else values
-            columns[name] = np.array(_newest(values) if column.image else values)
+            columns[name] = np.array(_newest(values) if _is_image(arrays[name]) else values)
         facts: dict[str, Any] = {"file": file.name}
         if "task" in arrays:
             tasks = np.unique(arrays["task"][row])
@@ -178,6 +178,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             f"{path}: 'action' is {tuple(shape)}: an episode needs 2 rows or more; leave that file out"
         )
     arrays = {name.removeprefix("obs."): tensor.numpy() for name, tensor in held.items()}
+    check_stored(sum(values.nbytes for values in arrays.values()), str(path), path.stat().st_size)
     if "obs" in arrays:
         values = arrays.pop("obs")
         arrays["pixels" if _is_image(values) else "observation"] = values

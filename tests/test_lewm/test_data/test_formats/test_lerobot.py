@@ -262,6 +262,9 @@ def test_export_refuses_what_does_not_fit(reader, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match="whole number of frames"):
         LeRobot.write(reader, out, fps=12.5, tick=lambda n: None)
+    for fps in (0, -10, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="fps must be positive"):
+            LeRobot.write(reader, out, fps=fps, tick=lambda n: None)
     info = DatasetInfo({"pixels": Column("uint8", (15, 16, 3)), "action": Column("float32", (1,))}, (0.0,), (1.0,))
     with EpisodeWriter(tmp_path / "odd", info) as writer:
         writer.commit(
@@ -456,6 +459,12 @@ def edit(root, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def reshape(root, shape):
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    features["observation.images.top"]["shape"] = shape
+    edit(root, features=features)
+
+
 def halve(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -476,6 +485,17 @@ def halve(path):
         (lambda r: edit(r, features={}), "no feature 'action'"),
         (lambda r: edit(r, features=["x"]), "damaged"),
         (lambda r: (r / "meta/info.json").write_text("{"), "info.json cannot be read"),
+        (lambda r: edit(r, data_path="{foo}"), "data_path '{foo}' names no file below"),
+        (lambda r: edit(r, data_path="{chunk_index:0999999999d}"), "names no file below"),
+        (lambda r: edit(r, data_path="{chunk_index.real}"), "names no file below"),
+        (lambda r: edit(r, data_path="../../../etc/x"), "names no file below"),
+        (lambda r: edit(r, video_path="/etc/x"), "video_path '/etc/x' names no file below"),
+        (lambda r: edit(r, video_path=None), "info.json"),
+        (lambda r: edit(r, fps=0), "fps must be positive"),
+        (lambda r: edit(r, fps=-10), "fps must be positive"),
+        (lambda r: edit(r, fps=float("nan")), "fps must be positive"),
+        (lambda r: reshape(r, [64, 64]), r"'observation.images.top' is video of shape"),
+        (lambda r: reshape(r, [3, 32, 16]), r"episode 0: .*a frame of 16 x 16, expected \(32, 16\)"),
     ],
 )
 def test_damage_is_named(tmp_path, harm, message):

@@ -101,8 +101,9 @@ def test_refuses_what_is_no_video(reader, tmp_path, monkeypatch):
     (tmp_path / "else" / "thesis.txt").write_text("precious")
     with pytest.raises(InputError, match="not an export begun here"):
         Mp4Folder.write(reader, tmp_path / "else", fps=10, tick=lambda n: None)
-    with pytest.raises(InputError, match="fps must be positive"):
-        Mp4Folder.write(reader, tmp_path / "out", fps=0, tick=lambda n: None)
+    for fps in (0, -10, float("nan"), float("inf"), 1e-9):
+        with pytest.raises(InputError, match="fps must be positive"):
+            Mp4Folder.write(reader, tmp_path / "out", fps=fps, tick=lambda n: None)
     with EpisodeWriter(tmp_path / "blind", DatasetInfo({"action": COLUMNS["action"]}, (-1.0,), (9.0,))) as writer:
         writer.commit([Episode(0, {"action": np.zeros((2, 1), np.float32)})])
     with pytest.raises(InputError, match="no column of images"):
