@@ -82,7 +82,7 @@ class EpisodeReader:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of content and identity; independent of writers, shards, order and level of compression."""
+        """A hash of content and identity; independent of writers, shards, order and lossless codec."""
         columns = self.info.to_json()["columns"]
         for name, column in self.info.columns.items():
             if column.lossless:
