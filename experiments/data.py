@@ -14,7 +14,7 @@ from experiments.data_info import describe, describe_source
 from experiments.runs import progress, provenance, say
 from lewm.data import EpisodeReader
 from lewm.data.convert import Choices, convert
-from lewm.data.formats import Format, Source, detect, get_format, known_formats
+from lewm.data.formats import Format, Source, detect, get_format, known_formats, pip_command
 from lewm.data.store_source import StoreSource
 from lewm.registry import load_plugins
 from lewm.types import InputError, nearest
@@ -90,7 +90,7 @@ def _formats(_: argparse.Namespace) -> None:
         can = "".join(
             word for word, there in (("read ", _has(one, "open")), ("write", _has(one, "write"))) if there
         )
-        extra = f'  [pip install "lewm[{one.extra}]"]' if one.extra else ""
+        extra = f"  [{pip_command(one.extra)}]" if one.extra else ""
         say(f"{name:<18}{can:<12}{one.title}{extra}")
 
 

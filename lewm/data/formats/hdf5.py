@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lewm.data.formats.base import Source, need
+from lewm.data.formats.base import Source, need, pip_command
 from lewm.data.formats.columns import Leaf, as_column, plain
 from lewm.data.formats.common import check_size, guarded
 from lewm.types import Episode, InputError
@@ -75,8 +75,7 @@ def read_rows(dataset: h5py.Dataset, begin: int, end: int, where: str) -> np.nda
         missing = _missing_filter(dataset)
         if missing:
             raise InputError(
-                f"{place} is compressed with {missing}, which this h5py does not have: "
-                'pip install "lewm[hdf5]" (it brings hdf5plugin)'
+                f"{place} is compressed with {missing}, which this h5py does not have: {pip_command('hdf5')}"
             ) from None
         raise InputError(f"{place} cannot be read ({error}); copy it again") from None
 

@@ -128,7 +128,7 @@ def test_a_missing_package_names_the_command(tmp_path, monkeypatch):
     path = buffer(tmp_path / "a.zarr")
     monkeypatch.setitem(sys.modules, "zarr", None)
     assert DiffusionPolicy.detect(path)
-    with pytest.raises(InputError, match=r'pip install "lewm\[zarr\]"'):
+    with pytest.raises(InputError, match="pip install zarr"):
         DiffusionPolicy.open(path)
 
 
