@@ -71,7 +71,7 @@ def test_verify_tells_leftovers_from_faults(lewm, store, tmp_path):
         file.write(b"12345")
     code, out, _ = lewm("data", "verify", tmp_path / "cut")
     assert code == 0
-    assert "ends in a torn line" in out and "5 bytes that no commit line accounts for" in out
+    assert "ends in a torn line" in out and "5 bytes behind its last committed episode" in out
 
 
 def test_convert_there_and_back_then_train(lewm, store, tiny, tmp_path):
