@@ -18,7 +18,8 @@ demo: .venv/installed
 	$(BIN)/lewm demo seed=$(seed) out=$(out)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -q tests/test_planners  # some of them are about time: alone
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --ignore tests/test_planners
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m slow

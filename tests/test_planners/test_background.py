@@ -170,14 +170,15 @@ def test_act_does_not_wait_for_a_slow_search(world):
     ) as agent:
         agent._took.append(0.04)
         agent.act(STATE)
-        plans, waits = {id(agent.last_plan)}, []
-        for _ in range(20):
+        plans, waits = [agent.last_plan], []
+        while len(waits) < 20 or (len(plans) < 3 and len(waits) < 500):
             begin = time.perf_counter()
             agent.act(STATE)
             waits.append(time.perf_counter() - begin)
-            plans.add(id(agent.last_plan))
+            if agent.last_plan is not plans[-1]:
+                plans.append(agent.last_plan)
             time.sleep(max(0.0, 0.01 - waits[-1]))
-    assert sorted(waits)[10] < 0.02  # the median: a busy machine may stop any thread for a while
+    assert sorted(waits)[len(waits) // 2] < 0.02  # the median: a busy machine may stop any thread for a while
     assert len(plans) > 2
 
 
