@@ -30,7 +30,7 @@ class EpisodeRows:
     """Reads episodes' rows in order; keeps one open file and its last row group(s)."""
 
     def __init__(self, source: LeRobotSource) -> None:
-        self._source, self._pa, self._pq = source, need("pyarrow", EXTRA), need("pyarrow.parquet", EXTRA)
+        self._source, self._pq = source, need("pyarrow.parquet", EXTRA)
         self._path: Path | None = None
         self._held: tuple[tuple[int, ...], pa.Table] = ((), None)
 

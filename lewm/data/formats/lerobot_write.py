@@ -51,11 +51,6 @@ class Plan:
         """Feature keys of images."""
         return [key for key, (_, column) in self.features.items() if column.image]
 
-    @property
-    def vectors(self) -> list[str]:
-        """Feature keys of everything else."""
-        return [key for key, (_, column) in self.features.items() if not column.image]
-
 
 def write(reader: EpisodeReader, out: Path, *, fps: float, tick: Tick, images: str) -> None:
     """Write every episode, T frames each: the last observation has no action and LeRobot no row for it.
