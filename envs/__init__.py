@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import gymnasium
 
-from envs.policies import GoalDirected, Mixed, OrnsteinUhlenbeck, Straight, UniformHold
+from envs.factors import Factor, Factors
+from envs.policies import Actor, Expert, GoalDirected, Mixed, OrnsteinUhlenbeck, Straight, UniformHold
 from envs.rollout import Recorder, record, rollout
-from envs.task import GoalEnv, GoalTask
+from envs.task import GoalEnv, GoalTask, SimulatorTask
 from envs.two_room import TwoRoom
 
 __lewm__ = True
 
 __all__ = [
+    "Actor",
+    "Expert",
+    "Factor",
+    "Factors",
     "GoalDirected",
     "GoalEnv",
     "GoalTask",
     "Mixed",
     "OrnsteinUhlenbeck",
     "Recorder",
+    "SimulatorTask",
     "Straight",
     "TwoRoom",
     "UniformHold",

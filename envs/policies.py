@@ -2,13 +2,14 @@
 
 A policy draws *all* its randomness for an episode from that episode's own generator before the first step, so an
 episode is the same whichever batch or worker it was recorded in. `begin(task, rngs, steps)` does the drawing and
-returns `act(t, states) -> actions`, which is deterministic and works on the whole batch.
+returns an `Actor`: `act(t, states) -> actions`, deterministic and for the whole batch, and who acts in each row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,11 +21,30 @@ Act = Callable[[int, np.ndarray], np.ndarray]
 Rngs = Sequence[np.random.Generator]
 
 
+@dataclass(frozen=True)
+class Actor:
+    """A policy at work on a batch.
+
+    Attributes:
+        act: `act(t, states (B, s)) -> actions (B, A)`, called once for each t = 0, 1, ...
+        names: the policy that acts in each row; recorded with the episode.
+        facts: JSON facts about each row's episode, complete after the last step; recorded with it.
+    """
+
+    act: Act
+    names: Sequence[str]
+    facts: Sequence[dict[str, Any]] = field(default=())
+
+    def __call__(self, t: int, states: np.ndarray) -> np.ndarray:
+        """Actions (B, A) at step t."""
+        return self.act(t, states)
+
+
 class Policy(Protocol):
     """See the module docstring."""
 
-    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Act:
-        """Draw an episode of `steps` steps per generator; returns `act(t, states (B, s)) -> actions (B, A)`."""
+    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Actor:
+        """Draw an episode of `steps` steps per generator."""
 
 
 def _half_range(task: GoalTask) -> np.ndarray:
@@ -36,10 +56,10 @@ def _normal(task: GoalTask, rngs: Rngs, steps: int) -> np.ndarray:
     return np.stack([rng.standard_normal((steps, len(task.low))) for rng in rngs])
 
 
-def _replay(task: GoalTask, actions: np.ndarray) -> Act:
+def _replay(name: str, task: GoalTask, actions: np.ndarray) -> Actor:
     """An open-loop policy from actions (B, steps, A) around the middle of the bounds."""
     clipped = np.clip(actions + (task.low + task.high) / 2, task.low, task.high)
-    return lambda t, states: clipped[:, t]
+    return Actor(lambda t, states: clipped[:, t], [name] * len(actions))
 
 
 @register("policy", "uniform_hold")
@@ -51,12 +71,12 @@ class UniformHold:
             raise InputError(f"hold must be at least 1, got {hold}")
         self.hold = hold
 
-    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Act:
+    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Actor:
         """See `Policy`."""
         blocks = -(-steps // self.hold)
         drawn = np.stack([rng.uniform(task.low, task.high, (blocks, len(task.low))) for rng in rngs])
         held = np.repeat(drawn, self.hold, axis=1)
-        return lambda t, states: held[:, t]
+        return Actor(lambda t, states: held[:, t], ["uniform_hold"] * len(rngs))
 
 
 @register("policy", "ou")
@@ -68,13 +88,13 @@ class OrnsteinUhlenbeck:
             raise InputError(f"ou needs 0 <= correlation <= 1 and scale >= 0, got {correlation} and {scale}")
         self.correlation, self.scale = correlation, scale
 
-    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Act:
+    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Actor:
         """See `Policy`."""
         noise = _normal(task, rngs, steps)
         for t in range(1, steps):
             fresh = np.sqrt(1 - self.correlation**2) * noise[:, t]
             noise[:, t] = self.correlation * noise[:, t - 1] + fresh
-        return _replay(task, noise * self.scale * _half_range(task))
+        return _replay("ou", task, noise * self.scale * _half_range(task))
 
 
 @register("policy", "straight")
@@ -91,9 +111,9 @@ class Straight:
             )
         self.shortest, self.longest, self.rest = shortest, longest, rest
 
-    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Act:
+    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Actor:
         """See `Policy`."""
-        return _replay(task, np.stack([self._segments(task, rng, steps) for rng in rngs]))
+        return _replay("straight", task, np.stack([self._segments(task, rng, steps) for rng in rngs]))
 
     def _segments(self, task: GoalTask, rng: np.random.Generator, steps: int) -> np.ndarray:
         count = -(-steps // self.shortest)
@@ -117,7 +137,7 @@ class GoalDirected:
         self.wander = OrnsteinUhlenbeck(correlation=correlation, scale=noise)
         self.patience = patience
 
-    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Act:
+    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Actor:
         """See `Policy`."""
         noise = self.wander.begin(task, rngs, steps)
         shortest = min(10, self.patience)  # steps between two goals
@@ -132,36 +152,65 @@ class GoalDirected:
             index[advance] += 1
             since[:] = np.where(advance, 0, since + 1)
             target = task.waypoint(states, goals[rows, index])
-            return np.clip(task.steer(states, target) + noise(t, states), task.low, task.high)
+            middle = (task.low + task.high) / 2  # where the noise is centred
+            return np.clip(task.steer(states, target) + noise(t, states) - middle, task.low, task.high)
 
-        return act
+        return Actor(act, ["goal_directed"] * len(rngs))
 
 
 @register("policy", "greedy")
 class Greedy:
     """Straight at the task's goal with the true state: what a planner without a map would do."""
 
-    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Act:
+    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Actor:
         """See `Policy`."""
-        return lambda t, states: task.steer(states, task.get_goal())
+        return Actor(lambda t, states: task.steer(states, task.get_goal()), ["greedy"] * len(rngs))
+
+
+@register("policy", "expert")
+class Expert:
+    """The task's own scripted expert, with autocorrelated noise of `noise` half action ranges."""
+
+    def __init__(self, *, noise: float = 0.2, correlation: float = 0.7) -> None:
+        self.settings = {"noise": noise, "correlation": correlation}
+        OrnsteinUhlenbeck(correlation=correlation, scale=noise)
+
+    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Actor:
+        """See `Policy`."""
+        return build("policy", {"name": task.expert, **self.settings}).begin(task, rngs, steps)
 
 
 @register("policy", "mixed")
 class Mixed:
-    """Each episode follows one of several policies, drawn by weight."""
+    """Each episode follows one of several policies, drawn by weight.
 
-    def __init__(self, *, ou: float = 1.0, goal_directed: float = 2.0, straight: float = 1.0) -> None:
-        weights: Mapping[str, float] = {"ou": ou, "goal_directed": goal_directed, "straight": straight}
-        if not (min(weights.values()) >= 0 and 0 < sum(weights.values()) < float("inf")):
-            raise InputError(f"policy weights must be non-negative and not all zero, got {dict(weights)}")
-        self.weights = np.array(list(weights.values())) / sum(weights.values())
-        self.policies = [build("policy", {"name": name}) for name in weights]
+    Args:
+        parts: names of policies, or policies with settings, `{name: ou, scale: 0.3}`; `weights`: one for each.
+    """
 
-    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Act:
+    def __init__(
+        self,
+        *,
+        parts: Sequence[str | Mapping[str, Any]] = ("ou", "goal_directed", "straight"),
+        weights: Sequence[float] = (1.0, 2.0, 1.0),
+    ) -> None:
+        if len(parts) != len(weights) or not len(parts):
+            raise InputError(f"mixed needs a weight for each part, got {list(parts)} and {list(weights)}")
+        if not (min(weights) >= 0 and 0 < sum(weights) < float("inf")):
+            raise InputError(f"policy weights must be non-negative and not all zero, got {list(weights)}")
+        self.weights = np.array(weights) / sum(weights)
+        self.policies = [build("policy", {"name": part}) if isinstance(part, str) else part for part in parts]
+
+    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Actor:
         """See `Policy`."""
         choice = np.array([rng.choice(len(self.policies), p=self.weights) for rng in rngs])
         members = [(np.flatnonzero(choice == k), policy) for k, policy in enumerate(self.policies)]
         parts = [(rows, p.begin(task, [rngs[r] for r in rows], steps)) for rows, p in members if len(rows)]
+        names, facts = [""] * len(rngs), [{} for _ in rngs]
+        for rows, part in parts:
+            for k, row in enumerate(rows):
+                names[row] = part.names[k]
+                facts[row] = part.facts[k] if part.facts else facts[row]
 
         def act(t: int, states: np.ndarray) -> np.ndarray:
             actions = np.empty((len(states), len(task.low)))
@@ -169,4 +218,4 @@ class Mixed:
                 actions[rows] = part(t, states[rows])
             return actions
 
-        return act
+        return Actor(act, names, facts)

@@ -29,7 +29,8 @@ def record(
     """Record one episode of `steps` steps per row of `task`; frames are handed over as they are drawn.
 
     Episode `i` is a function of (seed, i) alone: which rows share its batch changes nothing. Columns are `pixels`
-    (steps // frame_stride + 1, h, w, 3), `state` (steps + 1, s) and `action` (steps, A), all raw.
+    (steps // frame_stride + 1, h, w, 3), `state` (steps + 1, s), the task's sensors and `action` (steps, A), all
+    raw. Facts say the seed, which policy acted, and the values of what varies.
     """
     rngs = [np.random.default_rng([seed, recorder.id]) for recorder in into]
     starts = np.stack([task.sample_state(rng) for rng in rngs])
@@ -47,8 +48,13 @@ def record(
             task.step(actions[t])
     for row, recorder in enumerate(into):
         recorder.extend("state", states[:, row])
+        for name, values in task.sense(states[:, row]).items():
+            recorder.extend(name, values)
         recorder.extend("action", actions[:, row])
-        recorder.facts["seed"] = [seed, recorder.id]
+        recorder.facts |= {"seed": [seed, recorder.id], "policy": act.names[row]}
+        recorder.facts |= act.facts[row] if act.facts else {}
+        if task.factors.vary:
+            recorder.facts["variation"] = task.factors.facts(starts[row])
 
 
 def rollout(

@@ -14,17 +14,25 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
+from envs.factors import Factors
 from lewm.types import InputError
 
 
 class GoalTask(ABC):
-    """A batch of `rows` independent environments with a goal each.
+    """A batch of `rows` independent environments with a goal each, made of pure functions of their states.
 
     A subclass sets `rows`, `low`, `high` (float32 (A,), raw action bounds), `image_shape` (h, w, 3) and
-    `state_dim`, and fills in the abstract methods. States are float64 (B, state_dim) and hold *everything* the
-    future depends on: `reset(states=get_state())` continues exactly. Data sets record `version`, raised
-    whenever the same state and action give something else, and `rendering`, JSON facts that decide what an image
-    looks like.
+    `state_dim`, and fills in four functions: `sample_state`, `advance`, `draw` and `distance`. States are float64
+    (B, state_dim) and hold *everything* the future depends on, varied factors included (`envs.factors`): what a row
+    does next depends on its state and action alone, never on what else the task computed before.
+
+    Attributes:
+        version: raised whenever the same state and action give something else; data sets record it.
+        rendering: JSON facts that decide what an image looks like; data sets record them, too.
+        factors: what may vary from episode to episode.
+        sensors: name -> length of what `sense` measures beside the image.
+        expert: the registered policy that pursues goals here.
+        fps: environment steps per second of the task's own time.
     """
 
     rows: int
@@ -34,36 +42,50 @@ class GoalTask(ABC):
     state_dim: int
     version: ClassVar[int] = 0
     rendering: Mapping[str, Any] = MappingProxyType({"backend": "numpy"})
+    factors: Factors = Factors({})
+    sensors: Mapping[str, int] = MappingProxyType({})
+    expert: ClassVar[str] = "goal_directed"
+    fps: ClassVar[float] = 25
+
+    _state: np.ndarray | None = None
+    _goal: np.ndarray | None = None
 
     @abstractmethod
     def sample_state(self, rng: np.random.Generator) -> np.ndarray:
-        """One valid state (state_dim,), drawn from the task's start distribution; also used for goals."""
+        """One possible state (state_dim,), drawn from the task's start distribution; also used for goals."""
 
     @abstractmethod
-    def set_state(self, states: np.ndarray, goals: np.ndarray, mask: np.ndarray) -> None:
-        """Put the rows of `mask` into `states` with `goals`; an impossible state is an `InputError`."""
-
-    @abstractmethod
-    def get_state(self) -> np.ndarray:
-        """States (B, state_dim), a copy."""
-
-    @abstractmethod
-    def get_goal(self) -> np.ndarray:
-        """Goal states (B, state_dim), a copy."""
-
-    @abstractmethod
-    def advance(self, actions: np.ndarray) -> None:
-        """Move every row by one step; `actions` (B, A) are finite and within bounds."""
+    def advance(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """The states one step later; `actions` (B, A) are finite and within bounds."""
 
     @abstractmethod
     def draw(self, states: np.ndarray) -> np.ndarray:
         """Images (B, h, w, 3) uint8 of the given states."""
 
     @abstractmethod
-    def success(self) -> np.ndarray:
-        """Whether each row is at its goal now: bool (B,)."""
+    def distance(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        """How far each state is from its goal (B,), in units of the tolerance: at most 1 counts as reached."""
 
-    # What scripted policies and the `free` track may ask for. The defaults suit tasks without obstacles.
+    # What a task may refine. The defaults suit tasks without obstacles or impossible states.
+
+    def sample_goal(self, rng: np.random.Generator, start: np.ndarray) -> np.ndarray:
+        """A goal (state_dim,) for an episode that begins in `start`, with its factors."""
+        goal = self.sample_state(rng)
+        if self.factors.size:
+            goal[-self.factors.size :] = start[-self.factors.size :]
+        return goal
+
+    def possible(self, states: np.ndarray) -> np.ndarray:
+        """Which states can be: bool (B,)."""
+        return np.ones(len(states), bool)
+
+    def measures(self, states: np.ndarray, goals: np.ndarray) -> dict[str, np.ndarray]:
+        """Distances by other rules than `distance`, by name, in units of their tolerance: (B,) each."""
+        return {}
+
+    def sense(self, states: np.ndarray) -> dict[str, np.ndarray]:
+        """What the sensors read: name -> (B, length). `pose`, if there, is what a picture can show of the state."""
+        return {}
 
     def waypoint(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         """The next state to head for on the way to `goals`: the goal itself where nothing is in between."""
@@ -76,6 +98,10 @@ class GoalTask(ABC):
     def steer(self, states: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Actions (B, A) that move straight towards `targets`, blind to obstacles."""
         raise InputError(f"{type(self).__name__} has no `steer`, which goal-directed and greedy policies need")
+
+    def close(self) -> None:
+        """Give back what the task holds, simulators and renderers included; it needs a reset afterwards."""
+        self._state = self._goal = None
 
     # Shared by all tasks.
 
@@ -96,11 +122,22 @@ class GoalTask(ABC):
         if states is None or goals is None:
             if seeds is None or len(seeds) != self.rows:
                 raise InputError(f"reset draws states, so it needs {self.rows} seeds, got {seeds}")
-            drawn = np.stack([self._draw_pair(np.random.default_rng(seed)) for seed in seeds])
-            states = drawn[:, 0] if states is None else states
-            goals = drawn[:, 1] if goals is None else goals
-        states, goals = (self._check_states(name, value) for name, value in (("states", states), ("goals", goals)))
-        self.set_state(states, goals, np.ones(self.rows, bool) if mask is None else np.asarray(mask, bool))
+            rngs = [np.random.default_rng(seed) for seed in seeds]
+            drawn = np.stack([self.sample_state(rng) for rng in rngs])
+            states = drawn if states is None else self._check_states("states", states)
+            if goals is None:
+                goals = np.stack([self.sample_goal(rng, start) for rng, start in zip(rngs, states, strict=True)])
+        states, goals = self._check_states("states", states), self._check_states("goals", goals)
+        chosen = np.ones(self.rows, bool) if mask is None else np.asarray(mask, bool)
+        for name, given in (("state", states[chosen]), ("goal", goals[chosen])):
+            possible = self.possible(given)
+            if not possible.all():
+                raise InputError(f"{name} {given[~possible][0]} is impossible in {type(self).__name__}")
+        if self._state is None and not chosen.all():
+            raise InputError("the first reset must cover every row")
+        rows = chosen[:, None]
+        self._state = states.copy() if self._state is None else np.where(rows, states, self._state)
+        self._goal = goals.copy() if self._goal is None else np.where(rows, goals, self._goal)
 
     def step(self, actions: np.ndarray) -> None:
         """Advance all rows by one step; actions (B, A) are clipped to the bounds, NaN is an error."""
@@ -111,18 +148,32 @@ class GoalTask(ABC):
             )
         if not np.isfinite(actions).all():
             raise InputError(f"actions must be finite, got {actions[~np.isfinite(actions).all(1)][0]}")
-        self.advance(np.clip(actions, self.low, self.high))
+        self._state = self.advance(self._current(self._state), np.clip(actions, self.low, self.high))
+
+    def get_state(self) -> np.ndarray:
+        """States (B, state_dim), a copy."""
+        return self._current(self._state).copy()
+
+    def get_goal(self) -> np.ndarray:
+        """Goal states (B, state_dim), a copy."""
+        return self._current(self._goal).copy()
+
+    def success(self) -> np.ndarray:
+        """Whether each row is at its goal now: bool (B,)."""
+        return self.distance(self._current(self._state), self._current(self._goal)) <= 1
 
     def render(self) -> np.ndarray:
         """Images (B, h, w, 3) uint8 of the current states."""
-        return self.draw(self.get_state())
+        return self.draw(self._current(self._state))
 
     def render_goal(self) -> np.ndarray:
         """Images (B, h, w, 3) uint8 of the goal states."""
-        return self.draw(self.get_goal())
+        return self.draw(self._current(self._goal))
 
-    def _draw_pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return self.sample_state(rng), self.sample_state(rng)
+    def _current(self, states: np.ndarray | None) -> np.ndarray:
+        if states is None:
+            raise InputError(f"{type(self).__name__} has no state yet: call reset first")
+        return states
 
     def _check_states(self, name: str, value: np.ndarray) -> np.ndarray:
         value = np.asarray(value, np.float64)
@@ -131,6 +182,26 @@ class GoalTask(ABC):
         if not np.isfinite(value).all():
             raise InputError(f"{name} must be finite")
         return value
+
+
+class SimulatorTask(GoalTask):
+    """A task over one simulator, a function (state, action) -> state, which all rows share with its renderer."""
+
+    @abstractmethod
+    def simulate(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """The state (state_dim,) one step later."""
+
+    @abstractmethod
+    def draw_one(self, state: np.ndarray) -> np.ndarray:
+        """The image (h, w, 3) uint8 of one state."""
+
+    def advance(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """One row after another."""
+        return np.stack([self.simulate(state, action) for state, action in zip(states, actions, strict=True)])
+
+    def draw(self, states: np.ndarray) -> np.ndarray:
+        """One row after another."""
+        return np.stack([self.draw_one(state) for state in np.asarray(states, np.float64)])
 
 
 class GoalEnv(gymnasium.Env):
@@ -149,6 +220,7 @@ class GoalEnv(gymnasium.Env):
         self.render_mode = render_mode
         self.observation_space = gymnasium.spaces.Box(0, 255, task.image_shape, np.uint8)
         self.action_space = gymnasium.spaces.Box(task.low, task.high, dtype=np.float32)
+        self.metadata = {**self.metadata, "render_fps": task.fps}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Start an episode; options `state` and `goal` are state vectors."""
@@ -170,8 +242,14 @@ class GoalEnv(gymnasium.Env):
         """The current image in mode `rgb_array`."""
         return self.task.render()[0] if self.render_mode == "rgb_array" else None
 
+    def close(self) -> None:
+        """Close the task."""
+        self.task.close()
+
     def _info(self) -> dict[str, Any]:
+        sensed = self.task.sense(self.task.get_state())
         return {
+            **{name: values[0] for name, values in sensed.items()},
             "state": self.task.get_state()[0],
             "goal": self.task.get_goal()[0],
             "goal_image": self.task.render_goal()[0],

@@ -67,9 +67,9 @@ class TwoRoom(GoalTask):
         gap = door_size / 2 - radius
         self._door, self._lower, self._upper = door, door - gap, door + gap  # the corridor, for the centre
         numbers = (door, door_size, wall, border, radius, speed, tolerance)
-        if not (np.isfinite(numbers).all() and min(wall, radius, speed) > 0 and min(border, tolerance) >= 0):
+        if not (np.isfinite(numbers).all() and min(wall, radius, speed, tolerance) > 0 and border >= 0):
             raise InputError(
-                "two_room needs finite numbers, wall, radius, speed above 0, border and tolerance at least 0; got "
+                "two_room needs finite numbers, wall, radius, speed, tolerance above 0, border at least 0; got "
                 f"wall={wall}, radius={radius}, speed={speed}, border={border}, tolerance={tolerance}"
             )
         if rows < 1 or image_size < 16:
@@ -78,8 +78,6 @@ class TwoRoom(GoalTask):
             raise InputError(f"the door (centre {door}, size {door_size}) must fit the wall and the disc")
         if self._near <= self._bounds[0]:
             raise InputError(f"a wall of {wall} and a disc of radius {radius} leave no room")
-        self._state = np.zeros((rows, 2))
-        self._goal = np.zeros((rows, 2))
         self._background = self._draw_background(image_size, wall, border, door, door_size)
 
     def sample_state(self, rng: np.random.Generator) -> np.ndarray:
@@ -88,25 +86,13 @@ class TwoRoom(GoalTask):
         x_range = (low, self._near) if rng.random() < 0.5 else (self._far, high)
         return np.array([rng.uniform(*x_range), rng.uniform(low, high)])
 
-    def set_state(self, states: np.ndarray, goals: np.ndarray, mask: np.ndarray) -> None:
-        """See `GoalTask`; a centre inside a wall is an error."""
-        for name, points in (("state", states[mask]), ("goal", goals[mask])):
-            free = self._is_free(points)
-            if not free.all():
-                raise InputError(f"{name} {points[~free][0]} is inside a wall of Two-Room")
-        self._state[mask], self._goal[mask] = states[mask], goals[mask]
+    def possible(self, states: np.ndarray) -> np.ndarray:
+        """A centre inside a wall is not."""
+        return self._is_free(states)
 
-    def get_state(self) -> np.ndarray:
-        """Centres (B, 2)."""
-        return self._state.copy()
-
-    def get_goal(self) -> np.ndarray:
-        """Goal centres (B, 2)."""
-        return self._goal.copy()
-
-    def advance(self, actions: np.ndarray) -> None:
+    def advance(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Swept motion along x, then along y."""
-        (x, y), (dx, dy) = self._state.T, actions.T
+        (x, y), (dx, dy) = states.T, actions.T
         low, high = self._bounds
         blocked = ~self._at_door(y)
         x_low = np.where(blocked & (x >= self._far), self._far, low)
@@ -115,11 +101,11 @@ class TwoRoom(GoalTask):
         inside = (x > self._near) & (x < self._far)
         y_low = np.where(inside, self._lower, low)
         y_high = np.where(inside, self._upper, high)
-        self._state = np.stack([x, np.clip(y + dy, y_low, y_high)], axis=1)
+        return np.stack([x, np.clip(y + dy, y_low, y_high)], axis=1)
 
-    def success(self) -> np.ndarray:
-        """Centre within `tolerance` of the goal."""
-        return np.linalg.norm(self._state - self._goal, axis=1) <= self.tolerance
+    def distance(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        """Between centres, in units of `tolerance`."""
+        return np.linalg.norm(states - goals, axis=1) / self.tolerance
 
     def detour(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         """Whether the dividing wall cuts the segment from state to goal."""

@@ -149,6 +149,7 @@ def _info(config: Mapping[str, Any]) -> DatasetInfo:
     columns = {
         "pixels": Column("uint8", task.image_shape, config["frame_stride"], config["codec"]),
         "state": Column("float64", (task.state_dim,)),
+        **{name: Column("float64", (length,)) for name, length in task.sensors.items()},
         "action": Column("float32", (len(task.low),), transition=True),
     }
     source = {key: config[key] for key in ("env", "policy", "seed", "steps", "frame_stride", "plugins")}

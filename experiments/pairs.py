@@ -45,7 +45,8 @@ def draw_pairs(task: GoalTask, count: int, seed: int) -> Pairs:
     kinds: dict[bool, list[tuple[np.ndarray, np.ndarray]]] = {False: [], True: []}
     presolved = 0
     for draw in range(MAX_DRAWS):
-        start, goal = task.sample_state(rng)[None], task.sample_state(rng)[None]
+        start = task.sample_state(rng)
+        start, goal = start[None], task.sample_goal(rng, start)[None]
         task.reset(start, goal)
         if task.success()[0]:
             presolved += 1

@@ -74,16 +74,18 @@ def probe(
 ) -> list[float] | None:
     """R2 of a linear probe of the true state, fitted on training and scored on held-out episodes, per axis.
 
-    None where no state was recorded or no episode held out.
+    The recorded `pose` stands for the state where there is one: what a picture can show of it. None where neither
+    was recorded or no episode held out.
     """
-    if "state" not in reader.info.columns or set(held_out) <= set(training):
+    truth = next((name for name in ("pose", "state") if name in reader.info.columns), None)
+    if truth is None or set(held_out) <= set(training):
         return None
-    (z, state), (z_held, state_held) = (_encode_some(model, reader, part) for part in (training, held_out))
+    (z, state), (z_held, state_held) = (_encode_some(model, reader, truth, part) for part in (training, held_out))
     return RidgeProbe.fit(z, state).r2(z_held, state_held).tolist()
 
 
 def _encode_some(
-    model: WorldModel, reader: EpisodeReader, episodes: np.ndarray
+    model: WorldModel, reader: EpisodeReader, truth: str, episodes: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents and true states of up to `PROBE_FRAMES` random frames of these episodes."""
     stride = reader.info.columns["pixels"].stride
@@ -91,7 +93,7 @@ def _encode_some(
     chosen = rng.choice(episodes, PROBE_FRAMES)
     frames = rng.integers(0, reader.steps[chosen] // stride + 1)
     z = model.encode(torch.from_numpy(reader.gather("pixels", chosen, frames)))
-    return z, torch.from_numpy(reader.gather("state", chosen, frames * stride))
+    return z, torch.from_numpy(reader.gather(truth, chosen, frames * stride))
 
 
 def _check_advice(config: Mapping[str, Any]) -> None:

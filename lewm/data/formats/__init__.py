@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lewm import registry
-from lewm.data.formats.base import Format, Source, Tick, bounds_of, need, pip_command
+from lewm.data.formats.base import Format, Source, Tick, bounds_of
+from lewm.extras import need, pip_command
 from lewm.types import InputError
 
 __all__ = ["Format", "Source", "Tick", "bounds_of", "detect", "get_format", "known_formats", "need", "pip_command"]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import import_module
-from importlib.metadata import requires
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -87,20 +83,6 @@ class Format(ABC):
         Further keywords with a default are options of the format (`lewm data convert --option KEY=VALUE`).
         """
         raise NotImplementedError
-
-
-def need(module: str, extra: str) -> ModuleType:
-    """Import a package of an extra, or say which pip command brings it."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise InputError(f"this needs the package {module}: {pip_command(extra)} ({error})") from None
-
-
-def pip_command(extra: str) -> str:
-    """What brings the packages of one of our extras, by their own names: ours is not on PyPI."""
-    ours = [line for line in requires("lewm") or [] if re.search(rf"extra == ['\"]{extra}['\"]", line)]
-    return "pip install " + " ".join(re.match(r"[\w.-]+", line)[0] for line in ours)
 
 
 def bounds_of(actions: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

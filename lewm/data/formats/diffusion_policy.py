@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lewm.data.formats.base import Format, Source, need
+from lewm.data.formats.base import Format, Source
 from lewm.data.formats.columns import camera_names, column_of
 from lewm.data.formats.common import LAST_ROW, check_size, check_stored, episode_of_rows, guarded, to_uint8
 from lewm.data.schema import Column
+from lewm.extras import need
 from lewm.registry import register
 from lewm.types import Episode, InputError
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lewm.data.formats.base import Source, need, pip_command
+from lewm.data.formats.base import Source
 from lewm.data.formats.columns import Leaf, as_column, plain
 from lewm.data.formats.common import check_size, guarded
+from lewm.extras import need, pip_command
 from lewm.types import Episode, InputError
 
 if TYPE_CHECKING:

@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from lewm.data.formats.base import Format, Source, Tick, need
+from lewm.data.formats.base import Format, Source, Tick
 from lewm.data.formats.columns import camera_names, column_of
 from lewm.data.formats.common import LAST_ROW, episode_of_rows, guarded, read_json
 from lewm.data.formats.lerobot_tables import BOOKKEEPING, EXTRA, EpisodeRows, numbers, pictures
 from lewm.data.formats.video import frame_rate, read_frames
 from lewm.data.schema import Column
+from lewm.extras import need
 from lewm.registry import register
 from lewm.types import Episode, InputError
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lewm.data.formats.base import need
 from lewm.data.formats.columns import image_rows
 from lewm.data.formats.common import guarded
 from lewm.data.formats.video import SLACK, rgb
 from lewm.data.schema import Column
+from lewm.extras import need
 from lewm.types import InputError
 
 if TYPE_CHECKING:

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lewm.data.formats import lerobot_stats as statistics
-from lewm.data.formats.base import Tick, need
+from lewm.data.formats.base import Tick
 from lewm.data.formats.common import PART, claim, replace_file, write_json
 from lewm.data.formats.lerobot import MARKER
 from lewm.data.formats.lerobot_tables import BOOKKEEPING, EXTRA, schema_of, table_of, task_table
 from lewm.data.formats.video import VideoWriter, frame_rate, rgb
 from lewm.data.schema import Column
+from lewm.extras import need
 from lewm.types import Episode, InputError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lewm.data.formats.base import need
 from lewm.data.formats.common import TRANSITION, read_json
 from lewm.data.formats.hdf5 import is_text, opened, read_all
+from lewm.extras import need
 from lewm.types import InputError
 
 if TYPE_CHECKING:

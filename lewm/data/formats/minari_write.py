@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lewm.data.formats.base import Tick, need
+from lewm.data.formats.base import Tick
 from lewm.data.formats.common import FINGERPRINT, TRANSITION
 from lewm.data.formats.minari_files import EXTRA, FACTS, MAIN_FILE, METADATA
 from lewm.data.schema import Column
+from lewm.extras import need
 from lewm.types import InputError
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lewm.data.formats.base import Format, Tick, need
+from lewm.data.formats.base import Format, Tick
 from lewm.data.formats.common import PART, claim, replace_file, write_json
 from lewm.data.formats.video import VideoWriter, even, frame_rate, rgb
 from lewm.data.schema import Column
+from lewm.extras import need
 from lewm.registry import register
 from lewm.types import Episode, InputError
 

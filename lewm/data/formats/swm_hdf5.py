@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lewm.data.formats.base import Format, Source, Tick, need
+from lewm.data.formats.base import Format, Source, Tick
 from lewm.data.formats.columns import Leaf, action_column, column_of, named
 from lewm.data.formats.common import FINGERPRINT, TRANSITION, check_finished, guarded
 from lewm.data.formats.hdf5 import SUFFIXES, FlatSource, find_file, is_text, opened, read_all, root_names
 from lewm.data.schema import Column
+from lewm.extras import need
 from lewm.registry import register
 from lewm.types import InputError
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lewm.data.formats.base import Format, Source, need
+from lewm.data.formats.base import Format, Source
 from lewm.data.formats.columns import Leaf, action_column, as_column, column_of, image_rows, named, plain
 from lewm.data.formats.common import check_size, guarded
 from lewm.data.formats.swm_hdf5 import LATE
 from lewm.data.images import decode_image
+from lewm.extras import need
 from lewm.registry import register
 from lewm.types import Episode, InputError
 

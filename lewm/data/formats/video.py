@@ -9,8 +9,8 @@ from types import TracebackType
 
 import numpy as np
 
-from lewm.data.formats.base import need
 from lewm.data.formats.common import check_size, guarded
+from lewm.extras import need
 from lewm.types import InputError
 
 CRF = 18  # of 0 (lossless) to 51; 18 is hard to tell from the source by eye
