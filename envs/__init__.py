@@ -6,6 +6,8 @@ import gymnasium
 
 from envs.factors import Factor, Factors
 from envs.policies import Actor, Expert, GoalDirected, Mixed, OrnsteinUhlenbeck, Straight, UniformHold
+from envs.push_t import PushT
+from envs.push_t_expert import PushTExpert
 from envs.rollout import Recorder, record, rollout
 from envs.task import GoalEnv, GoalTask, SimulatorTask
 from envs.two_room import TwoRoom
@@ -22,6 +24,8 @@ __all__ = [
     "GoalTask",
     "Mixed",
     "OrnsteinUhlenbeck",
+    "PushT",
+    "PushTExpert",
     "Recorder",
     "SimulatorTask",
     "Straight",
@@ -31,5 +35,11 @@ __all__ = [
     "rollout",
 ]
 
-if "lewm/TwoRoom-v0" not in gymnasium.registry:
-    gymnasium.register("lewm/TwoRoom-v0", entry_point="envs.two_room:make_env")
+IDS = {  # gymnasium id -> the registered task and its settings
+    "lewm/TwoRoom-v0": ("two_room", {}),
+    "lewm/PushT-v0": ("push_t", {}),
+}
+
+for _id, (_task, _settings) in IDS.items():
+    if _id not in gymnasium.registry:
+        gymnasium.register(_id, entry_point="envs.task:make_env", kwargs={"task": _task, **_settings})

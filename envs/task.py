@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 
 from envs.factors import Factors
+from lewm.registry import build
 from lewm.types import InputError
 
 
@@ -255,3 +256,8 @@ class GoalEnv(gymnasium.Env):
             "goal_image": self.task.render_goal()[0],
             "is_success": bool(self.task.success()[0]),
         }
+
+
+def make_env(task: str, render_mode: str | None = None, **settings: Any) -> GoalEnv:
+    """The gymnasium face of a registered task, behind the ids `lewm/<Name>-v0`; `settings` are the task's own."""
+    return GoalEnv(build("env", {"name": task, **settings}, rows=1), render_mode)

@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 
-from envs.task import GoalEnv, GoalTask
+from envs.task import GoalTask
 from lewm.registry import register
 from lewm.types import InputError
 
@@ -165,8 +165,3 @@ class TwoRoom(GoalTask):
         outer = (np.minimum(x, y) < border) | (np.maximum(x, y) > WORLD - border)
         divider = (np.abs(x - WORLD / 2) < wall / 2) & (np.abs(y - door) > door_size / 2)
         return np.where((outer | divider)[..., None], WALL, FLOOR).astype(np.uint8)
-
-
-def make_env(render_mode: str | None = None, **settings: float) -> GoalEnv:
-    """The gymnasium face `lewm/TwoRoom-v0`; `settings` are those of `TwoRoom`."""
-    return GoalEnv(TwoRoom(1, **settings), render_mode)
