@@ -101,7 +101,7 @@ def resolve(verb: str, config: DictConfig) -> dict[str, Any]:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(str(error)) from None
-    return plain | {key: str(plain[key]) for key in ("out", "run", "data") if key in plain}
+    return plain | {key: str(plain[key]) for key in ("out", "run", "data") if plain.get(key) is not None}
 
 
 def check(verb: str, overrides: Sequence[str]) -> None:
@@ -180,6 +180,8 @@ def _check_types(default: Any, given: Any, key: str = "") -> None:
             _check_types(default[name], given[name], f"{key}.{name}" if key else name)
     elif isinstance(default, list) and isinstance(given, list):
         for element in given if default else []:
+            if isinstance(element, dict) and "name" in element:
+                continue  # a part with its settings, where a bare name would do
             _check_types(default[0], element, key)
     elif default is not None:
         place = isinstance(default, str) and isinstance(given, int | float) and key.rpartition(".")[2] in PLACES

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from envs import GoalTask, UniformHold
 from envs.policies import Greedy, Policy
 from experiments.build import build_task
-from experiments.pairs import Pairs, draw_pairs
+from experiments.pairs import Pairs, draw_pairs, heldout_pairs
 from experiments.records import EpisodeRecord, append, read, repair, summarise
 from experiments.runs import (
     at_least,
@@ -29,6 +29,7 @@ from experiments.runs import (
     write_json,
 )
 from lewm import checkpoint, registry
+from lewm.data import EpisodeReader, split_episodes
 from lewm.models import WorldModel
 from lewm.types import InputError
 from planners import MPC
@@ -42,7 +43,7 @@ FLOORS: dict[str, Policy] = {"random": UniformHold(hold=5), "greedy": Greedy()}
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Run what is missing of an evaluation and write its summary; see `configs/evaluate.yaml`."""
-    at_least(config, pairs=1, budget=1, rows=1, latency_pairs=1, pairs_seed=0, seed=0, threads=1)
+    at_least(config, pairs=1, offset=1, rows=1, latency_pairs=1, pairs_seed=0, seed=0, threads=1)
     torch.set_num_threads(config["threads"])
     run, out = Path(config["run"]), Path(config["out"])
     folder = checkpoint.find(run)
@@ -55,13 +56,16 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"{folder} does not say which environment it was trained on; choose env=...")
     task = build_task(env, 1)
     _check_fits(model, task)
-    pairs = draw_pairs(task, config["pairs"], config["pairs_seed"])
+    pairs, track = _pairs(task, config, facts)
+    if config["budget"] is not None:
+        at_least(config, budget=1)
+    config = {**config, "budget": config["budget"] or (100 if track["track"] == "free" else 2 * track["offset"])}
     agent = _agent(model, config)
     controller = _controller(model, agent)
     policies: dict[str, Begin] = {"model": _planning(controller)}
     policies |= {name: _scripted(_floor(name), config["budget"]) for name in config["floors"]}
     protocol = {
-        "track": "free",
+        **track,
         "env": env,
         "pairs": len(pairs),
         "pairs_fingerprint": pairs.fingerprint,
@@ -168,6 +172,28 @@ def run_pairs(
         )
         for k, pair in enumerate(rows)
     ]
+
+
+def _pairs(task: GoalTask, config: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[Pairs, dict[str, Any]]:
+    """The pairs of the chosen track, and what the protocol says about where they come from."""
+    count, seed = config["pairs"], config["pairs_seed"]
+    if config["track"] == "free":
+        return draw_pairs(task, count, seed), {"track": "free"}
+    if config["track"] != "heldout":
+        raise InputError(f"tracks are free and heldout, got '{config['track']}'")
+    if not config["data"]:
+        raise InputError(
+            "track=heldout takes its pairs from episodes: data=FOLDER, of the training data or another set"
+        )
+    reader = EpisodeReader(config["data"])
+    trained = facts.get("data", {})
+    episodes = np.arange(len(reader))
+    if reader.fingerprint == trained.get("fingerprint"):  # only what the model has not seen
+        training, episodes = split_episodes(reader, trained["validation"])
+        if set(training) >= set(episodes):
+            raise InputError(f"the model was trained on all of {config['data']}; give data=... it has not seen")
+    pairs = heldout_pairs(task, reader, episodes, count, config["offset"], seed)
+    return pairs, {"track": "heldout", "offset": config["offset"], "pairs_from": reader.fingerprint}
 
 
 def _check_fits(model: WorldModel, task: GoalTask) -> None:

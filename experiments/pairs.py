@@ -1,4 +1,5 @@
-"""The `free` track: start/goal pairs drawn from the task, half of them `detour`, pre-solved ones removed."""
+"""Start/goal pairs, pre-solved ones removed: the `free` track draws them from the task, half of them `detour`; the
+`heldout` track takes them from recorded episodes, the goal some steps after the start."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs import GoalTask
+from lewm.data import EpisodeReader
 from lewm.types import InputError
 
 MAX_DRAWS = 20_000
@@ -64,3 +66,43 @@ def draw_pairs(task: GoalTask, count: int, seed: int) -> Pairs:
     order = np.argsort(np.r_[np.arange(len(plain)) * 2 + 1, np.arange(len(around)) * 2], kind="stable")
     starts, goals = (np.array([pair[k] for pair in plain + around])[order] for k in (0, 1))
     return Pairs(starts, goals, (np.arange(count) >= len(plain))[order], presolved)
+
+
+def heldout_pairs(
+    task: GoalTask, reader: EpisodeReader, episodes: np.ndarray, count: int, offset: int, seed: int
+) -> Pairs:
+    """Draw `count` unsolved pairs from recorded states: any state of these episodes, and that `offset` steps later.
+
+    Args:
+        task: with one row; its state is overwritten.
+        episodes: positions in the data set, none of them trained on.
+
+    Raises:
+        InputError: the set holds no states of this task, or too few pairs.
+    """
+    column = reader.info.columns.get("state")
+    if column is None or column.shape != (task.state_dim,) or column.stride != 1:
+        raise InputError(
+            f"{reader.folder} does not hold the states of {type(task).__name__} at every step (columns "
+            f"{sorted(reader.info.columns)}); collect with the same environment settings"
+        )
+    episodes = episodes[reader.steps[episodes] >= offset]
+    if not len(episodes):
+        raise InputError(f"{reader.folder} has no held-out episode of {offset} steps; choose a smaller offset")
+    rng = np.random.default_rng([seed, offset, 0x4E1D])
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    presolved = 0
+    for _ in range(MAX_DRAWS):
+        if len(found) == count:
+            break
+        episode = rng.choice(episodes)
+        first = rng.integers(0, reader.steps[episode] - offset + 1)
+        start, goal = reader.gather("state", np.full(2, episode), first + np.array([0, offset]))
+        if task.distance(start[None], goal[None])[0] <= 1:
+            presolved += 1
+        else:
+            found.append((start, goal))
+    if len(found) < count:
+        raise InputError(f"found only {len(found)} unsolved pairs {offset} steps apart in {reader.folder}")
+    starts, goals = (np.array([pair[k] for pair in found]) for k in (0, 1))
+    return Pairs(starts, goals, task.detour(starts, goals), presolved)

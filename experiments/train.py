@@ -55,7 +55,11 @@ def train(config: Mapping[str, Any]) -> Path:
         trainer.fit(model, objective, windows, run, config["seed"], on_step)
         r2 = probe(model, reader, training, held_out)
         facts = {
-            "data": {"fingerprint": reader.fingerprint, "source": reader.info.source},
+            "data": {
+                "fingerprint": reader.fingerprint,
+                "source": reader.info.source,
+                "validation": config["validation"],
+            },
             "steps": trainer.steps,
             "seed": config["seed"],
             "probe_r2": r2,
