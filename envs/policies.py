@@ -148,6 +148,7 @@ class GoalDirected:
         def act(t: int, states: np.ndarray) -> np.ndarray:
             goal = goals[rows, index]
             reached = np.abs(task.steer(states, goal)).max(1) < 0.5 * task.high.max()
+            reached &= task.distance(states, goal) <= 1  # a motor may rest half-way, at full speed
             advance = (reached & (since >= shortest)) | (since >= self.patience)
             index[advance] += 1
             since[:] = np.where(advance, 0, since + 1)

@@ -98,6 +98,7 @@ class PushT(SimulatorTask):
         self.image_shape = (image_size, image_size, 3)
         self.state_dim = 7 + self.factors.size
         self.rendering: Mapping[str, Any] = {"backend": "numpy", "target": target}
+        self._floor = None if "background_color" in vary else _floor(image_size, np.array(background_color))
         self._world: _World | None = None
 
     def sample_state(self, rng: np.random.Generator) -> np.ndarray:
@@ -131,10 +132,8 @@ class PushT(SimulatorTask):
         states = np.asarray(states, np.float64)
         size, scale = self.image_shape[0], self.image_shape[0] / ARENA
         factors = self.factors.of(states)
-        background = factors["background_color"][:, None, None].astype(np.float32)
-        walls = background + _frame(size) * (WALL_COLOR - background) + 0.5
         images = np.empty((len(states), size, size, 3), np.uint8)
-        images[:] = walls.astype(np.uint8)
+        images[:] = _floor(size, factors["background_color"]) if self._floor is None else self._floor
         if self.target:
             _stamp_t(images, np.array([[256.0, 256.0]]), np.array([np.pi / 4]), (144, 238, 144), scale)
         _stamp_t(images, states[:, 2:4], states[:, 4], factors["block_color"], scale)
@@ -177,7 +176,7 @@ def centre_of(states: np.ndarray) -> np.ndarray:
 def clearance(states: np.ndarray, points: np.ndarray | None = None) -> np.ndarray:
     """Distance (B,) of the agents' centres, or of other `points` (B, 2), to the block; negative inside."""
     offset = (states[:, :2] if points is None else points) - states[:, 2:4]
-    sdf = raster.boxes(states[:, 4], OUTLINE)
+    sdf = raster.boxes(states[:, 4], OUTLINE, true=True)
     return sdf(offset[:, :1, None], offset[:, 1:, None])[:, 0, 0]
 
 
@@ -186,12 +185,14 @@ def _turned(states: np.ndarray, goals: np.ndarray) -> np.ndarray:
     return np.abs(difference) / ANGLE_TOLERANCE
 
 
-def _frame(size: int) -> np.ndarray:
-    """How much of each pixel (size, size, 1) the walls cover: lines around the arena."""
+def _floor(size: int, colours: np.ndarray) -> np.ndarray:
+    """Pictures (n, size, size, 3) uint8 of empty arenas with floors of these colours (n, 3), lines for walls."""
     edge = np.abs((np.arange(size) + 0.5) * ARENA / size - ARENA / 2)
     depth = np.maximum(edge[:, None], edge[None])  # how far out a pixel lies
     inside = np.minimum(depth - (INNER_HALF - 4), INNER_HALF - depth) * size / ARENA
-    return np.clip(0.5 + inside, 0, 1)[..., None].astype(np.float32)
+    covered = np.clip(0.5 + inside, 0, 1)[..., None].astype(np.float32)
+    floor = np.reshape(colours, (-1, 1, 1, 3)).astype(np.float32)
+    return (floor + covered * (WALL_COLOR - floor) + 0.5).astype(np.uint8)
 
 
 def _stamp_t(images: np.ndarray, tops: np.ndarray, angles: np.ndarray, colours: np.ndarray, scale: float) -> None:

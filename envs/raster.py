@@ -30,11 +30,14 @@ def stamp(images: np.ndarray, centres: np.ndarray, reach: float, sdf: Sdf, colou
     columns, lines = (corner[:, axis, None] + np.arange(side) for axis in (0, 1))
     dx = (columns + np.float32(0.5) - centres[:, :1]).astype(np.float32)[:, None, :]
     dy = (lines + np.float32(0.5) - centres[:, 1:]).astype(np.float32)[:, :, None]
-    alpha = np.clip(0.5 - sdf(dx, dy), 0, 1)[..., None]
-    place = (np.arange(len(images))[:, None, None], lines[:, :, None], columns[:, None, :])
-    patch = images[place].astype(np.float32)
-    patch += alpha * (np.reshape(colours, (-1, 1, 1, 3)).astype(np.float32) - patch)
-    images[place] = (patch + 0.5).astype(np.uint8)
+    distance = sdf(dx, dy)
+    row, line, column = np.nonzero(distance < 0.5)  # a shape covers a small part of its square
+    alpha = np.minimum(0.5 - distance[row, line, column], 1)[:, None]
+    colours = np.broadcast_to(np.reshape(colours, (-1, 3)), (len(images), 3)).astype(np.float32)
+    flat, place = images.reshape(-1, 3), (row * size + lines[row, line]) * size + columns[row, column]
+    patch = flat[place].astype(np.float32)
+    patch += alpha * (colours[row] - patch)
+    flat[place] = (patch + 0.5).astype(np.uint8)
 
 
 def disc(radius: float | np.ndarray) -> Sdf:
@@ -42,18 +45,24 @@ def disc(radius: float | np.ndarray) -> Sdf:
     return lambda dx, dy: np.sqrt(dx * dx + dy * dy) - np.float32(radius)
 
 
-def boxes(angles: np.ndarray, parts: list[tuple[float, float, float, float]]) -> Sdf:
-    """A union of boxes (centre x, centre y, half width, half height), turned by `angles` (B,) about the centre."""
+def boxes(angles: np.ndarray, parts: list[tuple[float, float, float, float]], true: bool = False) -> Sdf:
+    """A union of boxes (centre x, centre y, half width, half height), turned by `angles` (B,) about the centre.
+
+    Outside of a corner the distance is that of the nearer edge's line, which draws it sharp at a tenth of the cost;
+    `true` gives the distance to the corner.
+    """
     cos, sin = (f(angles).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
 
     def sdf(dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
         x, y = cos * dx + sin * dy, cos * dy - sin * dx
-        return np.minimum.reduce([_box(x - px, y - py, width, height) for px, py, width, height in parts])
+        return np.minimum.reduce([_box(x - px, y - py, width, height, true) for px, py, width, height in parts])
 
     return sdf
 
 
-def _box(x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarray:
+def _box(x: np.ndarray, y: np.ndarray, width: float, height: float, true: bool) -> np.ndarray:
     beside, above = np.abs(x) - np.float32(width), np.abs(y) - np.float32(height)
-    outside = np.sqrt(np.maximum(beside, 0) ** 2 + np.maximum(above, 0) ** 2)
-    return outside + np.minimum(np.maximum(beside, above), 0)
+    edge = np.maximum(beside, above)
+    if not true:
+        return edge
+    return np.hypot(np.maximum(beside, 0), np.maximum(above, 0)) + np.minimum(edge, 0)

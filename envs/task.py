@@ -46,7 +46,7 @@ class GoalTask(ABC):
     factors: Factors = Factors({})
     sensors: Mapping[str, int] = MappingProxyType({})
     expert: ClassVar[str] = "goal_directed"
-    fps: ClassVar[float] = 25
+    fps: float = 25
 
     _state: np.ndarray | None = None
     _goal: np.ndarray | None = None
@@ -231,6 +231,7 @@ class GoalEnv(gymnasium.Env):
         if unknown:
             raise InputError(f"reset options are 'state' and 'goal', got {sorted(options)}")
         self.task.reset(**given, seeds=[self.np_random.integers(2**63)])
+        self._goal_image = self.task.render_goal()[0]
         return self.task.render()[0], self._info()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
@@ -253,7 +254,7 @@ class GoalEnv(gymnasium.Env):
             **{name: values[0] for name, values in sensed.items()},
             "state": self.task.get_state()[0],
             "goal": self.task.get_goal()[0],
-            "goal_image": self.task.render_goal()[0],
+            "goal_image": self._goal_image,
             "is_success": bool(self.task.success()[0]),
         }
 

@@ -1,4 +1,4 @@
-"""`lewm VERB ...`: one console script. Hydra behind all verbs but report and data."""
+"""`lewm VERB ...`: one console script. Hydra behind all verbs but report, data and doctor."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ VERBS = {
     "demo": "all of it on Two-Room, from nothing to a report",
     "report": "write the HTML report of a run",
     "data": "look at, check, convert, merge and view data sets: lewm data info data/two-room",
+    "doctor": "say what works on this machine, how fast, and what to install for the rest",
     "benchmark": "measure a part beside its peers and limits: lewm benchmark planner",
 }
 BENCHMARKS = {
     "planner": "measure the planners beside stable-worldmodel, deadlines and compute",
     "data": "measure the episode store beside stable-worldmodel's, MP4 and its own limits",
+    "envs": "measure the tasks beside stable-worldmodel's: stepping, drawing, collecting",
 }
 USAGE = f"""lewm: latent world models from pixels, and planning with them.
 
@@ -60,6 +62,8 @@ def main() -> None:
             _report(arguments)
         elif verb == "data":
             sys.exit(_data(arguments))
+        elif verb == "doctor":
+            sys.exit(_doctor(arguments))
         elif verb == "benchmark":
             _benchmark(arguments)
         elif verb in VERBS:
@@ -103,6 +107,7 @@ def _hydra_verb(verb: str, what: str, arguments: list[str]) -> None:
         raise InputError(
             f"'{stray[0]}' is not key=value; did you mean out={stray[0]}? (lewm {config.spoken(verb)} --help)"
         )
+    typed, overrides = overrides, config.with_preset(verb, overrides)
     config.check(verb, [o for o in overrides if not o.startswith("hydra")])
 
     import hydra
@@ -117,7 +122,7 @@ def _hydra_verb(verb: str, what: str, arguments: list[str]) -> None:
         except Exception as error:  # Hydra would print its own account and exit with 1
             _fail(error)
 
-    flags = [a for a in arguments if a not in overrides]  # argparse wants the overrides in one piece
+    flags = [a for a in arguments if a not in typed]  # argparse wants the overrides in one piece
     original = sys.argv
     with tempfile.TemporaryDirectory() as scratch:  # where Hydra keeps its account of a multirun
         sys.argv = [f"lewm {config.spoken(verb)}", *flags, *QUIET_HYDRA, f"hydra.sweep.dir={scratch}", *overrides]
@@ -142,6 +147,12 @@ def _data(arguments: list[str]) -> int:
     from experiments.data import data
 
     return data(arguments)
+
+
+def _doctor(arguments: list[str]) -> int:
+    from experiments.doctor import doctor
+
+    return doctor(arguments)
 
 
 def _fail(error: Exception) -> None:

@@ -17,15 +17,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import envs
+import experiments.simulator
 import lewm.objectives
 import lewm.training
 import planners
+from experiments.collect import executors
+from experiments.presets import expand, presets
 from experiments.runs import PLACES
 from lewm import registry
 from lewm.models import SIZES
 from lewm.types import InputError, nearest
 
-assert all((envs, lewm.objectives, lewm.training))  # imported so that their parts are registered
+assert all(
+    (envs, experiments.simulator, executors, lewm.objectives, lewm.training)
+)  # imported so that their parts are registered
 
 for _kind, _table in planners.KINDS.items():
     for _name, _part in _table.items():
@@ -40,6 +45,7 @@ KINDS = {  # Hydra group -> kind in the registry
     "trainer": "trainer",
     "planner": "planner",
     "cost": "cost",
+    "executor": "executor",
 }
 
 
@@ -80,6 +86,15 @@ def plugins_of(overrides: Sequence[str]) -> list[str]:
     return [name.strip() for name in given[-1].strip("[]").split(",") if name.strip()] if given else []
 
 
+def with_preset(verb: str, overrides: Sequence[str]) -> list[str]:
+    """Overrides, with the settings of the preset they name in front of them."""
+    scopes = {"collect": "", "demo": "collect."}
+    if verb not in scopes:
+        return list(overrides)
+    (env,) = (default["env"] for default in OmegaConf.create(_yaml("collect")).defaults if "env" in default)
+    return expand(overrides, choices(verb), env, scopes[verb])
+
+
 def compose(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration of a verb as plain data.
 
@@ -88,6 +103,7 @@ def compose(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
     """
     registry.load_plugins(plugins_of(overrides))
     store_groups()
+    overrides = with_preset(verb, overrides)
     check(verb, overrides)
     return resolve(verb, _compose(verb, overrides))
 
@@ -128,6 +144,9 @@ def help_text(verb: str, what: str) -> str:
     """A verb's settings (its commented YAML file) and what can be chosen for each group."""
     listed = [f"  {key}={' | '.join(groups()[group])}" for key, group in sorted(choices(verb).items())]
     name = f"lewm {spoken(verb)}"
+    if "\npreset:" in _yaml(verb):
+        listed += ["\nPresets:\n"]
+        listed += [f"  env={env} preset={' | '.join(names)}" for env, names in presets().items()]
     chosen = ["Choices; each has settings of its own (--cfg job shows them):\n", *listed, ""] if listed else []
     return "\n".join(
         [
@@ -187,8 +206,11 @@ def _check_types(default: Any, given: Any, key: str = "") -> None:
         place = isinstance(default, str) and isinstance(given, int | float) and key.rpartition(".")[2] in PLACES
         number = isinstance(default, float) and isinstance(given, int) and not isinstance(given, bool)
         reference = isinstance(default, str) and default.startswith("${")
+        part = isinstance(default, str) and isinstance(given, dict) and "name" in given  # with settings of its own
         chooses = given == "auto" and key.rpartition(".")[2] == "workers"
-        if not (type(given) is type(default) or number or place or chooses or (reference and given is not None)):
+        if not (
+            type(given) is type(default) or number or place or part or chooses or (reference and given is not None)
+        ):
             kind = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
             expected = kind.get(type(default).__name__, f"like {default}")
             raise InputError(f"setting '{key}' must be {expected}, got '{given}'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -14,6 +15,8 @@ from lewm.data.formats import need
 from lewm.types import InputError
 
 FRAMES = 8  # of each episode on the sheet
+FRAME, GAP, LABEL, TOP = 1.2, 0.26, 1.3, 0.4  # inches: width of a frame, space above it, row labels, title
+LOOKED_AT, ROWS = 200, 6  # an overview: episodes whose policy is looked up, rows shared out among the policies
 INK, QUIET = "#1f2937", "#64748b"
 
 
@@ -34,25 +37,51 @@ def view(reader: EpisodeReader, positions: np.ndarray, out: Path, fps: float) ->
             bar.update()
 
 
-def contact_sheet(reader: EpisodeReader, positions: np.ndarray, cameras: list[str]) -> Figure:
-    """Frames spread over each episode, one row per episode and camera, step numbers above them."""
+def contact_sheet(reader: EpisodeReader, positions: Sequence[int] | np.ndarray, cameras: Sequence[str]) -> Figure:
+    """Frames spread over each episode, one row per episode and camera: who acted, and steps above the frames.
+
+    All of it lies in one pair of axes whose unit is the inch: axes of their own for each frame take seconds.
+    """
     rows = [(int(position), camera) for position in positions for camera in cameras]
-    figure = Figure(figsize=(FRAMES * 1.25, len(rows) * 1.5 + 0.5), layout="constrained")
-    figure.suptitle(f"{reader.folder.name}: {len(reader)} episodes", x=0.01, ha="left", color=INK, fontsize=11)
-    axes = figure.subplots(len(rows), FRAMES, squeeze=False)
-    for (position, camera), row in zip(rows, axes, strict=True):
+    shapes = {camera: reader.info.columns[camera].shape for camera in cameras}
+    heights = [FRAME * shapes[camera][0] / shapes[camera][1] + GAP for _, camera in rows]
+    size = LABEL + FRAMES * (FRAME + 0.06), TOP + sum(heights)
+    figure = Figure(figsize=size)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.text(0.1, TOP / 2, f"{reader.folder.name}: {len(reader)} episodes", color=INK, fontsize=11, va="center")
+    for (position, camera), height, end in zip(rows, heights, TOP + np.cumsum(heights), strict=True):
         steps, stride = int(reader.steps[position]), reader.info.columns[camera].stride
+        text = [reader.facts(position).get("policy", ""), f"episode {reader.ids[position]}", f"{steps} steps"]
+        text = [line for line in (*text, camera if len(cameras) > 1 else "") if line]
+        axis.text(0.1, end - height / 2 + GAP / 2, "\n".join(text), color=INK, fontsize=8, va="center")
         shown = np.linspace(0, steps // stride, FRAMES).round().astype(int)
         frames = reader.gather(camera, np.full(FRAMES, position), shown)
-        for axis, frame, step in zip(row, frames, shown * stride, strict=True):
-            axis.imshow(frame.squeeze(), cmap="gray" if frame.shape[-1] == 1 else None)
-            axis.set_title(f"{step}", fontsize=8, color=QUIET, pad=3)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.spines[:].set_visible(False)
-        label = f"episode {reader.ids[position]}\n{steps} steps" + (f"\n{camera}" if len(cameras) > 1 else "")
-        row[0].set_ylabel(label, fontsize=8, color=INK)
+        for k, (frame, step) in enumerate(zip(frames, shown * stride, strict=True)):
+            left = LABEL + k * (FRAME + 0.06)
+            place = (left, left + FRAME, end, end - height + GAP)
+            axis.imshow(
+                frame.squeeze(), cmap="gray", extent=place, aspect="auto"
+            )  # the map is for one channel only
+            axis.text(left, place[3] - 0.04, f"{step}", fontsize=8, color=QUIET)
+    axis.set(xlim=(0, size[0]), ylim=(size[1] + 0.06, 0))
+    axis.set_axis_off()
     return figure
+
+
+def save_overview(reader: EpisodeReader, path: Path) -> None:
+    """Write a contact sheet of a few episodes of each policy that acted; nothing for a set without images."""
+    cameras = [name for name, column in reader.info.columns.items() if column.image]
+    if cameras:
+        contact_sheet(reader, overview_positions(reader), cameras).savefig(path, dpi=110)
+
+
+def overview_positions(reader: EpisodeReader) -> list[int]:
+    """Positions of the first few episodes of each policy, among some hundred spread over the set."""
+    found: dict[str, list[int]] = {}
+    for position in np.unique(np.linspace(0, len(reader) - 1, LOOKED_AT).round().astype(int)):
+        found.setdefault(str(reader.facts(position).get("policy", "")), []).append(int(position))
+    each = max(1, ROWS // len(found))
+    return [position for name in sorted(found) for position in found[name][:each]]
 
 
 def _frames(reader: EpisodeReader, position: int, cameras: list[str]) -> np.ndarray:

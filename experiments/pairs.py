@@ -46,6 +46,7 @@ def draw_pairs(task: GoalTask, count: int, seed: int) -> Pairs:
     rng = np.random.default_rng([seed, 0x9A125])
     kinds: dict[bool, list[tuple[np.ndarray, np.ndarray]]] = {False: [], True: []}
     presolved = 0
+    detours = type(task).detour is not GoalTask.detour
     for draw in range(MAX_DRAWS):
         start = task.sample_state(rng)
         start, goal = start[None], task.sample_goal(rng, start)[None]
@@ -55,7 +56,7 @@ def draw_pairs(task: GoalTask, count: int, seed: int) -> Pairs:
         else:
             kinds[bool(task.detour(start, goal)[0])].append((start[0], goal[0]))
         enough = len(kinds[False]) >= count - count // 2 and len(kinds[True]) >= count // 2
-        if enough or (not kinds[True] and len(kinds[False]) >= count and draw >= 20 * count):
+        if enough or (not kinds[True] and len(kinds[False]) >= count and (draw >= 20 * count or not detours)):
             break
     detour_count = count // 2 if kinds[True] else 0
     plain, around = kinds[False][: count - detour_count], kinds[True][:detour_count]

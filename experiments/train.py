@@ -19,6 +19,7 @@ from lewm.models import WorldModel
 from lewm.types import InputError
 
 PROBE_FRAMES = 2000
+STATISTICS_FRAMES = 256
 
 
 def train(config: Mapping[str, Any]) -> Path:
@@ -32,11 +33,12 @@ def train(config: Mapping[str, Any]) -> Path:
     training, held_out = split_episodes(reader, config["validation"])
     trainer = registry.build("trainer", config["trainer"])
     objective = registry.build("objective", config["objective"])
-    model = build_model(config["model"], reader.action_spec(training), config["seed"])
+    settings = {**config, "data_fingerprint": reader.fingerprint}
+    pixels = _pixel_statistics(reader, training) if not config["model"]["pixel_mean"] else {}
+    model = build_model(config["model"] | pixels, reader.action_spec(training), config["seed"])
     model.recommendation = {key: config[key] for key in ("planner", "cost", "replan_every")}
     windows = Windows(reader, training, frames=trainer.frames, block=model.action_block, pad=model.history - 1)
 
-    settings = {**config, "data_fingerprint": reader.fingerprint}
     claim_folder(run, "train", settings, ["checkpoint", "training_state.pt", "metrics.jsonl"])
     if (run / "checkpoint").exists():
         say(f"train     already done: {run / 'checkpoint'}")
@@ -98,6 +100,17 @@ def _encode_some(
     frames = rng.integers(0, reader.steps[chosen] // stride + 1)
     z = model.encode(torch.from_numpy(reader.gather("pixels", chosen, frames)))
     return z, torch.from_numpy(reader.gather(truth, chosen, frames * stride))
+
+
+def _pixel_statistics(reader: EpisodeReader, episodes: np.ndarray) -> dict[str, tuple[float, ...]]:
+    """Mean and standard deviation of the channels over some frames of these episodes, of pixels in [0, 1]."""
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(episodes, STATISTICS_FRAMES)
+    stride = reader.info.columns["pixels"].stride
+    frames = reader.gather("pixels", chosen, rng.integers(0, reader.steps[chosen] // stride + 1))
+    channels = frames.reshape(-1, 3).astype(np.float64) / 255
+    mean, std = channels.mean(0), np.maximum(channels.std(0), 0.02)
+    return {"pixel_mean": tuple(mean.round(4).tolist()), "pixel_std": tuple(std.round(4).tolist())}
 
 
 def _check_advice(config: Mapping[str, Any]) -> None:

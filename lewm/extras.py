@@ -9,6 +9,8 @@ from types import ModuleType
 
 from lewm.types import InputError
 
+_NAME = re.compile(r"[\w.-]+")
+
 
 def need(module: str, extra: str) -> ModuleType:
     """Import a package of an extra, or say which pip command brings it."""
@@ -19,6 +21,10 @@ def need(module: str, extra: str) -> ModuleType:
 
 
 def pip_command(extra: str) -> str:
-    """What brings the packages of one of our extras, by their own names: ours is not on PyPI."""
+    """What brings the packages of one of our extras, by their own names, with the caps that matter.
+
+    Ours is not on PyPI.
+    """
     ours = [line for line in requires("lewm") or [] if re.search(rf"extra == ['\"]{extra}['\"]", line)]
-    return "pip install " + " ".join(re.match(r"[\w.-]+", line)[0] for line in ours)
+    wanted = [line.partition(";")[0].strip() for line in ours]
+    return "pip install " + " ".join(f"'{name}'" if "<" in name else _NAME.match(name)[0] for name in wanted)

@@ -32,7 +32,12 @@ def test_the_wheel_holds_the_five_packages_and_their_data(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
-    for data in ("configs/train.yaml", "configs/demo.yaml", "experiments/report.html"):
+    for data in (
+        "configs/train.yaml",
+        "configs/demo.yaml",
+        "configs/presets/two_room/standard.yaml",
+        "experiments/report.html",
+    ):
         assert data in names
 
 

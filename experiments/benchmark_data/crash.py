@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments import workers
 from experiments.benchmark_data import process
 
 WRITERS = ("lewm", "lance", "lance_each", "hdf5")
@@ -34,7 +35,7 @@ def measure(
 
 def _killed(command: Sequence[str], count: int) -> int:
     """Run until it says `count` and kill it; returns the last number it said."""
-    environment = {**os.environ, **process.ENVIRONMENT}
+    environment = {**os.environ, **workers.ENVIRONMENT}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     ) as writer:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+
+from experiments.cells import cells, made, table
 
 LABELS = {
     "lewm": "**lewm** (zstd, memory-mapped: the default)",
@@ -79,11 +80,6 @@ episodes, which finds their bytes, is beside it.
 """
 
 
-def cells(log: Path) -> list[dict[str, Any]]:
-    """The measured cells of a log."""
-    return [line for line in _lines(log) if "cell" in line]
-
-
 def write(out: Path) -> None:
     """`data.md`, and `data.png` where there are windows to draw."""
     log = out / "data.jsonl"
@@ -96,7 +92,7 @@ def write(out: Path) -> None:
     sections += [_windows(cell) for cell in windows]
     sections += [_crash(cell) for cell in found if cell["cell"] == "crash"]
     sections += [_index(cell) for cell in found if cell["cell"] == "index"]
-    sections += [_made(line["made"]) for line in _lines(log) if "made" in line]
+    sections += made(log)
     (out / "data.md").write_text("\n".join(sections))
 
 
@@ -121,7 +117,7 @@ def _windows(cell: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             SIZE.format(**settings),
-            _table(titles, body),
+            table(titles, body),
             *_goals(speed, rows),
             *_floors(speed, settings),
             _versions(rows),
@@ -176,7 +172,7 @@ def _crash(cell: Mapping[str, Any]) -> str:
         for row in cell["rows"]
     ]
     return "\n".join(
-        [CRASH.format(**cell["settings"]), _table(("writer", "taken", "readable afterwards", "its error"), body)]
+        [CRASH.format(**cell["settings"]), table(("writer", "taken", "readable afterwards", "its error"), body)]
     )
 
 
@@ -219,7 +215,7 @@ def _index(cell: Mapping[str, Any]) -> str:
         f"From {first['episodes']:,} to {last['episodes']:,} episodes a batch takes {growth['draw_ms']:.2f} times "
         f"as long, the index {growth['index_ms']:.2f} times.\n"
     )
-    return "\n".join([head, _table(titles, body), flat])
+    return "\n".join([head, table(titles, body), flat])
 
 
 def plot(windows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -244,19 +240,3 @@ def plot(windows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.grid(axis="x", alpha=0.3)
         axis.set_axisbelow(True)
     figure.savefig(path, dpi=130)
-
-
-def _lines(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    body = ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|", *body, ""])
-
-
-def _made(source: Mapping[str, Any]) -> str:
-    python, numpy = (source["versions"][name] for name in ("python", "numpy"))
-    return (
-        f"`{source['command']}`, commit {source['commit']}, python {python}, numpy {numpy}, {source['machine']}.\n"
-    )

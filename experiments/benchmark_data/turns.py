@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmark_data.process import Worker
+from experiments.benchmark_data import process
 from experiments.benchmark_data.sets import STORES, stored_bytes
 from experiments.runs import progress
+from experiments.workers import Worker
 
 MEMORY_BATCHES = 16
 UNCHECKED = ("floor_zstd", "floor_copy")
@@ -36,7 +37,7 @@ def measure(
         for store in stores:
             opened = []
             for left in reversed(range(openings)):
-                worker = Worker(store, folder, peer)
+                worker = process.serve(store, folder, peer)
                 opened.append(worker.hello | worker.ask("open"))
                 if left:
                     worker.__exit__(None, None, None)

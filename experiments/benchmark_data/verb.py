@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from experiments.benchmark_data import crash, page, process, scale, sets, turns
+from experiments.cells import Cell, Rows, complete
 from experiments.peers.data_worker import FRAMES, STRIDE
-from experiments.records import repair
-from experiments.runs import at_least, exclusive, provenance, say
+from experiments.runs import at_least, exclusive, say
+from experiments.workers import peer_python
 from lewm.types import InputError
 
 PARTS = ("windows", "crash", "index")
 SETUP = Path(__file__).parents[1] / "peers" / "setup_data.sh"
 PEER_INDEX = 100_000  # episodes; a million would take their index 10 GB
-Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Something measured at once: its name, what its outcome depends on, and how it is done."""
-
-    name: str
-    settings: Mapping[str, Any]
-    measure: Callable[[], Rows]
 
 
 def benchmark_data(config: Mapping[str, Any]) -> None:
@@ -38,14 +26,7 @@ def benchmark_data(config: Mapping[str, Any]) -> None:
     _check(config)
     out, run = Path(config["out"]), Path(config["run"])
     with exclusive(out), exclusive(run):
-        log = out / "data.jsonl"
-        repair(log)
-        missing = [cell for cell in _Benchmark(config, run).cells() if not _done(cell, log)]
-        if missing:
-            _append(log, {"made": provenance()})
-        for cell in missing:
-            say(f"benchmark {cell.name}")
-            _append(log, {"cell": cell.name, "settings": cell.settings, "rows": cell.measure()})
+        complete(out / "data.jsonl", _Benchmark(config, run).cells())
         page.write(out)
     say(f"benchmark {out / 'data.md'}")
 
@@ -128,24 +109,4 @@ class _Benchmark:
         if not self._beside:
             return None
         folder = Path(self._config["peer"] or self._run / "peer")
-        if not (folder / "bin" / "python").exists():
-            say(f"          setting up {folder} ...")
-            subprocess.run(["bash", str(SETUP), str(folder)], check=True, env={**os.environ, "GOLDEN": "1"})
-        return (folder / "bin" / "python").absolute()
-
-
-def _done(cell: Cell, log: Path) -> bool:
-    for found in page.cells(log):
-        if found["cell"] == cell.name:
-            if found["settings"] != json.loads(json.dumps(cell.settings)):
-                raise InputError(
-                    f"{log} holds another '{cell.name}' ({found['settings']}, now {cell.settings}); choose another "
-                    "out=..., or delete it"
-                )
-            return True
-    return False
-
-
-def _append(log: Path, line: Mapping[str, Any]) -> None:
-    with log.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+        return peer_python(folder, SETUP, {"GOLDEN": "1"})

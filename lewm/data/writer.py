@@ -212,8 +212,9 @@ def claim(folder: Path, info: DatasetInfo) -> None:
         old, new = DatasetInfo.read(folder).to_json(), info.to_json()
         for key in ("columns", "action_low", "action_high", "source"):
             if old[key] != new[key]:
+                where, was, now = _difference(key, old[key], new[key])
                 raise InputError(
-                    f"{folder} holds another data set ({key} is {_brief(old[key])}, now {_brief(new[key])}); "
+                    f"{folder} holds another data set ({where} is {_brief(was)}, now {_brief(now)}); "
                     "choose another out=..., or delete that folder"
                 )
     elif folder.exists() and not folder.is_dir():
@@ -223,6 +224,14 @@ def claim(folder: Path, info: DatasetInfo) -> None:
     else:
         info.write(folder)
         claim(folder, info)  # another writer may have been faster, with another set
+
+
+def _difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """The innermost setting in which two unequal values differ: its name, and both of its values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        differing = [name for name in old | new if old.get(name) != new.get(name)]
+        return _difference(f"{key}.{differing[0]}", old.get(differing[0]), new.get(differing[0]))
+    return key, old, new
 
 
 def _brief(value: object) -> str:

@@ -27,7 +27,8 @@ class WorldModelConfig:
         latent_dim: D.
         projector_hidden: width of the projector between encoder and latent.
         action_block: environment steps K that make one latent step.
-        pixel_mean, pixel_std: per channel, of pixels scaled to [0, 1].
+        pixel_mean, pixel_std: per channel, of pixels scaled to [0, 1]; empty until they are taken from the training
+            data, which matters where a small agent moves over a plain background (docs/LOG.md).
     """
 
     encoder: Mapping[str, Any] = field(default_factory=lambda: {"name": "conv"})
@@ -36,8 +37,8 @@ class WorldModelConfig:
     latent_dim: int = 192
     projector_hidden: int = 512
     action_block: int = 5
-    pixel_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    pixel_std: tuple[float, ...] = (0.25, 0.25, 0.25)
+    pixel_mean: tuple[float, ...] = ()
+    pixel_std: tuple[float, ...] = ()
 
 
 SIZES: dict[str, WorldModelConfig] = {
@@ -82,8 +83,8 @@ class WorldModel(nn.Module):
         self.predictor: Predictor = build(
             "predictor", config.predictor, latent_dim=config.latent_dim, block_dim=block_dim
         )
-        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(3, 1, 1))
-        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(3, 1, 1))
+        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean or (0.5, 0.5, 0.5)).view(3, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(config.pixel_std or (0.25, 0.25, 0.25)).view(3, 1, 1))
         self.register_buffer("action_mean", torch.tensor(action_spec.mean))
         self.register_buffer("action_std", torch.tensor(action_spec.std))
 

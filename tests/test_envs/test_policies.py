@@ -3,20 +3,27 @@
 import numpy as np
 import pytest
 
-from envs import TwoRoom
+from envs import Actor, TwoRoom
+from lewm import registry
 from lewm.registry import build
 from lewm.types import InputError
 
-DRAWN = ("uniform_hold", "ou", "straight", "goal_directed", "mixed")
+DRAWN = ("uniform_hold", "ou", "straight", "goal_directed", "expert", "mixed")
 
 
-def play(spec, rows, steps, *, seed=0, **world):
-    """States (steps + 1, rows, 2) and actions (steps, rows, 2) of a policy in Two-Room."""
+def begin(spec, rows, steps, *, seed=0, **world):
+    """A Two-Room in drawn states and the policy's actor on it."""
     task = TwoRoom(rows, image_size=16, **world)
     rngs = [np.random.default_rng([seed, i]) for i in range(rows)]
     starts = np.stack([task.sample_state(rng) for rng in rngs])
     task.reset(starts, starts)
-    act = build("policy", spec).begin(task, rngs, steps)
+    return task, build("policy", spec).begin(task, rngs, steps)
+
+
+def play(spec, rows, steps, *, seed=0, **world):
+    """States (steps + 1, rows, 2) and actions (steps, rows, 2) of a policy in Two-Room."""
+    task, act = begin(spec, rows, steps, seed=seed, **world)
+    starts = task.get_state()
     states, actions = [starts], []
     for t in range(steps):
         actions.append(act(t, states[-1]))
@@ -136,31 +143,105 @@ def holds_its_first_action(actions):
 @pytest.mark.parametrize(("ou", "straight"), [(1.0, 3.0), (2.0, 0.5), (0.0, 1.0), (1.0, 0.0)])
 def test_mixed_frequencies_follow_the_weights(ou, straight):
     rows, share = 1500, straight / (ou + straight)
-    spec = {"name": "mixed", "ou": ou, "goal_directed": 0.0, "straight": straight}
+    spec = {"name": "mixed", "parts": ["ou", "straight"], "weights": [ou, straight]}
     drawn = holds_its_first_action(play(spec, rows, 6)[1]).mean()
     # the walk may sit at a corner of its bounds for five steps; rarer than the width of the interval
     assert abs(drawn - share) <= 4.5 * np.sqrt(share * (1 - share) / rows) + 0.01
 
 
-def test_mixed_plays_its_members_in_equal_parts_by_default():
-    rows = 300
-    _, actions = play({"name": "mixed"}, rows, 6)
-    share = holds_its_first_action(actions).mean()
-    assert abs(share - 1 / 3) <= 4.5 * np.sqrt(2 / 9 / rows) + 0.01
+def test_mixed_says_who_acts_in_each_row_and_plays_every_member_by_weight():
+    rows = 400
+    _, actor = begin({"name": "mixed"}, rows, 6)
+    for name, share in (("ou", 1 / 4), ("goal_directed", 1 / 2), ("straight", 1 / 4)):
+        drawn = np.mean([acting == name for acting in actor.names])
+        assert abs(drawn - share) <= 4.5 * np.sqrt(share * (1 - share) / rows)
+    held = holds_its_first_action(play({"name": "mixed"}, rows, 6)[1])
+    assert held[[acting == "straight" for acting in actor.names]].all()
+
+
+@pytest.mark.parametrize("name", [*DRAWN, "greedy"])
+def test_an_actor_names_itself_in_every_row(name):
+    names = begin({"name": name}, 3, 5)[1].names
+    own = {"mixed": {"ou", "goal_directed", "straight"}, "expert": {"goal_directed"}}.get(name, {name})
+    assert len(names) == 3 and set(names) <= own
+
+
+def test_members_of_mixed_may_have_settings_of_their_own():
+    spec = {"name": "mixed", "parts": [{"name": "ou", "scale": 0.0}, "ou"], "weights": [1, 1]}
+    actions = play(spec, 200, 6)[1]
+    still = (actions == 0).all((0, 2)).mean()
+    assert abs(still - 0.5) < 4.5 * np.sqrt(0.25 / 200)
+
+
+def test_a_member_of_mixed_acts_as_it_would_alone():
+    """The mixture draws one number from a row's generator and hands the generator on."""
+    _, actions = play({"name": "mixed", "parts": ["ou", "straight"], "weights": [0, 1]}, 5, 40)
+    task = TwoRoom(5, image_size=16)
+    rngs = [np.random.default_rng([0, i]) for i in range(5)]
+    for rng in rngs:
+        task.sample_state(rng), rng.random()
+    alone = build("policy", {"name": "straight"}).begin(task, rngs, 40)
+    assert np.array_equal(actions, np.stack([alone(t, np.zeros((5, 2))) for t in range(40)]))
+
+
+class Noted:
+    """Stands still; reports what it was given, and how far it came, in its facts."""
+
+    def __init__(self, *, word: str = "none"):
+        self.word = word
+
+    def begin(self, task, rngs, steps):
+        facts = [{"word": self.word, "steps": 0} for _ in rngs]
+
+        def act(t, states):
+            for fact in facts:
+                fact["steps"] = t + 1
+            return np.zeros((len(states), 2))
+
+        return Actor(act, [f"noted {self.word}"] * len(rngs), facts)
+
+
+def test_mixed_hands_on_the_facts_of_whoever_acts(monkeypatch):
+    monkeypatch.setitem(registry._PARTS["policy"], "noted", Noted)
+    parts = [{"name": "noted", "word": "a"}, {"name": "noted", "word": "b"}, "ou"]
+    _, actor = begin({"name": "mixed", "parts": parts, "weights": [1, 1, 1]}, 30, 4)
+    for t in range(4):
+        actor(t, np.zeros((30, 2)))
+    for name, facts in zip(actor.names, actor.facts, strict=True):
+        assert facts == ({} if name == "ou" else {"word": name.split()[1], "steps": 4})
+    assert len(set(actor.names)) == 3
+
+
+class Pusher(Noted):
+    """Has the settings every expert has."""
+
+    def __init__(self, *, noise: float = 0.0, correlation: float = 0.0):
+        super().__init__(word=f"{noise} {correlation}")
+
+
+def test_expert_is_whom_the_task_names_with_the_noise_it_is_given(monkeypatch):
+    same = play({"name": "expert", "noise": 0.3, "correlation": 0.5}, 3, 30)[1]
+    assert np.array_equal(same, play({"name": "goal_directed", "noise": 0.3, "correlation": 0.5}, 3, 30)[1])
+    monkeypatch.setitem(registry._PARTS["policy"], "pusher", Pusher)
+    monkeypatch.setattr(TwoRoom, "expert", "pusher")
+    assert begin({"name": "expert", "noise": 0.3, "correlation": 0.5}, 2, 5)[1].names == ["noted 0.3 0.5"] * 2
 
 
 @pytest.mark.parametrize(
-    "weights",
+    "settings",
     [
-        {"ou": -1.0},
-        {"ou": 0.0, "goal_directed": 0.0, "straight": 0.0},
-        {"ou": 1.0, "straight": -0.1},
-        {"ou": float("nan")},
+        {"parts": ["ou"], "weights": [-1.0]},
+        {"parts": ["ou", "straight"], "weights": [0.0, 0.0]},
+        {"parts": ["ou", "straight"], "weights": [1.0, -0.1]},
+        {"parts": ["ou"], "weights": [float("nan")]},
+        {"parts": ["ou"], "weights": [float("inf")]},
+        {"parts": ["ou", "straight"], "weights": [1.0]},
+        {"parts": [], "weights": []},
     ],
 )
-def test_mixed_needs_weights_that_can_be_drawn_from(weights):
-    with pytest.raises(InputError, match="weights"):
-        build("policy", {"name": "mixed", **weights})
+def test_mixed_needs_weights_that_can_be_drawn_from(settings):
+    with pytest.raises(InputError, match="weight"):
+        build("policy", {"name": "mixed", **settings})
 
 
 @pytest.mark.parametrize(

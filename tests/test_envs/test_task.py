@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import GoalEnv, GoalTask, TwoRoom
+from envs import Factor, Factors, GoalEnv, GoalTask, SimulatorTask, TwoRoom
 from lewm.types import InputError
 
 START, GOAL = np.array([10.0, 20.0]), np.array([50.0, 40.0])
@@ -27,28 +27,47 @@ class Line(GoalTask):
 
     def __init__(self, rows):
         self.rows, self.low, self.high = rows, np.array([-1], np.float32), np.array([1], np.float32)
-        self.at, self.goal = np.zeros((rows, 1)), np.zeros((rows, 1))
 
     def sample_state(self, rng):
         return rng.uniform(0, 9, 1)
 
-    def set_state(self, states, goals, mask):
-        self.at[mask], self.goal[mask] = states[mask], goals[mask]
-
-    def get_state(self):
-        return self.at.copy()
-
-    def get_goal(self):
-        return self.goal.copy()
-
-    def advance(self, actions):
-        self.at = np.clip(self.at + actions, 0, 9)
+    def advance(self, states, actions):
+        return np.clip(states + actions, 0, 9)
 
     def draw(self, states):
         return np.uint8(255) * (np.arange(10) == np.round(states))[:, None, :, None].repeat(3, 3)
 
-    def success(self):
-        return np.abs(self.at - self.goal)[:, 0] < 0.5
+    def distance(self, states, goals):
+        return 2 * np.abs(states - goals)[:, 0]
+
+
+class Ball(SimulatorTask):
+    """The least a simulator has to define: height and speed of a ball, dropped in a gravity that may vary."""
+
+    image_shape = (10, 1, 3)
+
+    def __init__(self, rows):
+        self.rows, self.low, self.high = rows, np.array([-1], np.float32), np.array([1], np.float32)
+        self.factors = Factors({"gravity": Factor(1.0, 0.5, 2.0)}, vary=["gravity"])
+        self.state_dim = 2 + self.factors.size
+        self.sensors = {"pose": 1}
+
+    def sample_state(self, rng):
+        return np.array([rng.uniform(0, 9), 0, *self.factors.draw(rng)])
+
+    def simulate(self, state, action):
+        height, speed, gravity = state
+        speed += 0.1 * (action[0] - gravity)
+        return np.array([height + speed, speed, gravity]) if height + speed > 0 else np.array([0, 0, gravity])
+
+    def draw_one(self, state):
+        return np.full(self.image_shape, 20 * state[0], np.uint8)
+
+    def distance(self, states, goals):
+        return np.abs(states - goals)[:, 0]
+
+    def sense(self, states):
+        return {"pose": states[:, :1]}
 
 
 @pytest.mark.parametrize("mode", [None, "rgb_array"])
@@ -128,7 +147,7 @@ def test_the_face_shows_one_row_and_renders_only_when_asked():
     assert silent.render() is None
 
 
-@pytest.fixture(params=[TwoRoom, Line])
+@pytest.fixture(params=[TwoRoom, Line, Ball])
 def task(request):
     return request.param(4)
 
@@ -149,6 +168,45 @@ def test_continuing_from_a_state_equals_the_original(task):
         for t in range(start, 60):
             copy.step(actions[t])
             assert np.array_equal(copy.get_state(), visited[t + 1])
+
+
+def test_what_a_row_does_next_depends_on_its_state_and_action_alone(task):
+    """Purity: rows in any order, alone or among others, after any past, advance and look the same."""
+    rng = np.random.default_rng(2)
+    states = np.stack([task.sample_state(rng) for _ in range(20)])
+    actions = rng.uniform(task.low, task.high, (20, len(task.low)))
+    given = states.copy(), actions.copy()
+    after, images = task.advance(states, actions), task.draw(states)
+    order = rng.permutation(20)
+    assert np.array_equal(task.advance(states[order], actions[order]), after[order])
+    assert np.array_equal(task.draw(states[order]), images[order])
+    for k in (3, 11, 3):
+        assert np.array_equal(task.advance(states[k : k + 1], actions[k : k + 1])[0], after[k])
+        assert np.array_equal(task.draw(states[k : k + 1])[0], images[k])
+    assert np.array_equal(states, given[0]) and np.array_equal(actions, given[1])  # arguments are left alone
+    task.reset(states[:4], states[4:8])
+    task.step(actions[:4])
+    assert np.array_equal(task.get_state(), after[:4])
+    task.advance(states[8:], actions[8:]), task.draw(states[8:]), task.distance(states, states[::-1])
+    assert np.array_equal(task.get_state(), after[:4]), "asking about other states changed the rows"
+    assert np.array_equal(task.get_goal(), states[4:8])
+
+
+def test_success_is_a_distance_of_at_most_one(task):
+    task.reset(seeds=range(4))
+    states, goals = task.get_state(), task.get_goal()
+    assert np.array_equal(task.success(), task.distance(states, goals) <= 1)
+    assert (task.distance(goals, goals) == 0).all()
+    task.reset(goals, goals)
+    assert task.success().all()
+
+
+def test_a_goal_shares_the_factors_of_its_start():
+    task = Ball(50)
+    task.reset(seeds=range(50))
+    assert np.array_equal(task.get_state()[:, 2], task.get_goal()[:, 2])
+    assert np.ptp(task.get_state()[:, 2]) > 1
+    assert not np.array_equal(task.get_state()[:, 0], task.get_goal()[:, 0])
 
 
 def test_mask_resets_only_the_chosen_rows(task):
@@ -220,6 +278,26 @@ def test_states_of_another_shape_or_not_finite_are_an_error(name, bad):
     assert np.array_equal(task.get_state(), good)
 
 
+def test_the_first_reset_must_cover_every_row_and_come_before_anything_else(task):
+    for use in (task.get_state, task.get_goal, task.render, task.success, lambda: task.step(np.zeros((4, 1)))):
+        with pytest.raises(InputError, match=r"call reset first|expects actions"):
+            use()
+    with pytest.raises(InputError, match="every row"):
+        task.reset(seeds=range(4), mask=np.array([True, False, True, True]))
+    task.reset(seeds=range(4))
+    task.close()
+    with pytest.raises(InputError, match="call reset first"):
+        task.get_state()
+
+
+def test_what_sensors_read_is_in_info():
+    env = GoalEnv(Ball(1))
+    _, info = env.reset(seed=0)
+    assert info["pose"].tolist() == [info["state"][0]]
+    *_, info = env.step(np.array([1.0]))
+    assert info["pose"].tolist() == [info["state"][0]]
+
+
 @pytest.mark.parametrize("seeds", [None, [1, 2, 3]])
 def test_drawing_needs_a_seed_per_row(task, seeds):
     with pytest.raises(InputError, match="4 seeds"):
@@ -237,7 +315,7 @@ def test_tasks_without_obstacles_need_no_map():
 
 
 def test_the_goal_image_is_the_image_at_the_goal(task):
-    task.reset(seeds=range(4))
+    task.reset(seeds=range(10, 14))
     goal_images, goals = task.render_goal(), task.get_goal()
     assert not np.array_equal(goal_images, task.render())
     task.reset(goals, goals)

@@ -8,6 +8,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from envs import TwoRoom
+from envs.two_room import RANGES
 from lewm.types import InputError
 
 seeds = st.integers(0, 2**32 - 1)
@@ -22,13 +23,14 @@ class World:
     wall: float = 3.0
     border: float = 2.0
     radius: float = 2.5
+    wall_x: float = 32.0
 
     def task(self, rows, **options):
         return TwoRoom(rows, **self.__dict__, **options)
 
     @property
     def half(self):
-        """Half the width of the band around x = 32 that the wall takes from the centre."""
+        """Half the width of the band around the wall's middle that the wall takes from the centre."""
         return self.wall / 2 + self.radius
 
     def fits(self, points, slack):
@@ -37,13 +39,16 @@ class World:
         edge = self.border + self.radius - slack
         inside = (np.minimum(x, y) >= edge) & (np.maximum(x, y) <= 64 - edge)
         through = np.abs(y - self.door) <= self.door_size / 2 - self.radius + slack
-        return inside & ((np.abs(x - 32) >= self.half - slack) | through)
+        return inside & ((np.abs(x - self.wall_x) >= self.half - slack) | through)
 
 
 @st.composite
 def worlds(draw):
     world = World(
-        door_size=draw(st.floats(5.5, 20)), wall=draw(st.floats(0.5, 12)), radius=draw(st.floats(0.5, 2.5))
+        door_size=draw(st.floats(5.5, 20)),
+        wall=draw(st.floats(0.5, 12)),
+        radius=draw(st.floats(0.5, 2.5)),
+        wall_x=draw(st.floats(20, 44)),
     )
     margin = world.border + world.door_size / 2 + 0.01
     return World(**world.__dict__ | {"door": draw(st.floats(margin, 64 - margin))})
@@ -54,7 +59,7 @@ def free_states(world, rng, count):
     task = world.task(1)
     points = np.stack([task.sample_state(rng) for _ in range(count)])
     gap = world.door_size / 2 - world.radius
-    corridor = rng.uniform(-1, 1, (count, 2)) * [world.half, gap * 0.999] + [32, world.door]
+    corridor = rng.uniform(-1, 1, (count, 2)) * [world.half, gap * 0.999] + [world.wall_x, world.door]
     return np.where(np.arange(count)[:, None] % 4 == 0, corridor, points)
 
 
@@ -92,7 +97,7 @@ def test_rooms_change_only_through_the_door(world, speed, seed):
         task.step(rng.uniform(-speed, speed, (rows, 2)))
         after = task.get_state()
         assert world.fits(after, 1e-9).all()
-        crossed = (before[:, 0] - 32) * (after[:, 0] - 32) < 0
+        crossed = (before[:, 0] - world.wall_x) * (after[:, 0] - world.wall_x) < 0
         # x moves first, so the height of the crossing is the height before the step
         assert (np.abs(before[crossed, 1] - world.door) <= world.door_size / 2 - world.radius + 1e-9).all()
 
@@ -129,7 +134,7 @@ def test_a_state_inside_a_wall_is_an_error_and_changes_nothing(point):
     task.reset(free, free)
     bad = np.array([[20.0, 20.0], point])
     for name, given_ in (("state", (bad, free)), ("goal", (free, bad))):
-        with pytest.raises(InputError, match=f"{name} .* inside a wall"):
+        with pytest.raises(InputError, match=f"{name} .* is impossible in TwoRoom"):
             task.reset(*given_)
     assert np.array_equal(task.get_state(), free)
     assert np.array_equal(task.get_goal(), free)
@@ -141,6 +146,10 @@ BAD_SETTINGS = [
     *({"wall": wall} for wall in (-10.0, 60.0, float("nan"))),
     *({"border": border} for border in (-1.0, 30.0)),
     *({"radius": radius} for radius in (-1.0, 6.0, 40.0)),
+    *({"wall_x": x} for x in (3.0, 60.0, -5.0, float("nan"))),
+    *({"floor_color": colour} for colour in ([1, 2], [0, 0, 256], [-1, 0, 0], [0, 0, 0, 0])),
+    {"vary": ["dor"]},
+    {"vary": ["door", "door"]},
     *({"speed": speed} for speed in (0.0, -2.0, float("nan"), float("inf"))),
     *({"image_size": size} for size in (15, 0, -64)),
     *({"rows": rows} for rows in (0, -1)),
@@ -311,3 +320,129 @@ def test_steer_is_straight_within_bounds_and_does_not_overshoot(speed, seed):
     fast = np.minimum(np.abs(way).max(1), np.float32(speed))
     assert np.allclose(np.abs(actions).max(1), fast, rtol=1e-6)
     assert ((actions * way).sum(1) > 0).all()
+
+
+EVERYTHING = tuple(RANGES)
+GEOMETRY = ("door", "door_size", "wall", "wall_x", "radius", "speed")
+
+
+def apart(task, state):
+    """The world of one varied row as a task of its own, without variation, and the row's state there."""
+    values = {name: value[0].tolist() for name, value in task.factors.of(state[None]).items()}
+    settings = {name: value if len(value) == 3 else value[0] for name, value in values.items()}
+    return TwoRoom(1, image_size=task.image_shape[0], **settings), state[None, :2]
+
+
+@pytest.mark.parametrize("size", [64, 33])
+@pytest.mark.parametrize("vary", [EVERYTHING, EVERYTHING[::-1], ("door",), ("speed", "agent_color")])
+def test_every_varied_row_is_a_world_of_its_own(vary, size):
+    """Motion, images, detours, waypoints and steering equal those of a task built with the row's values."""
+    rng, rows = np.random.default_rng(0), 40
+    task = TwoRoom(rows, image_size=size, vary=vary)
+    task.reset(seeds=range(rows))
+    for _ in range(20):  # away from the start, into doors and along walls
+        task.step(task.steer(task.get_state(), task.waypoint(task.get_state(), task.get_goal())))
+    states, goals, actions = task.get_state(), task.get_goal(), rng.uniform(-2, 2, (rows, 2))
+    after, images, detours = task.advance(states, actions), task.draw(states), task.detour(states, goals)
+    targets, steered = task.waypoint(states, goals), task.steer(states, goals)
+    assert np.array_equal(after[:, 2:], states[:, 2:]) and np.array_equal(targets[:, 2:], states[:, 2:])
+    assert detours.any() and not detours.all()
+    for k in range(rows):
+        alone, state = apart(task, states[k])
+        goal, gain = goals[k : k + 1, :2], alone.high[0] / 2.0
+        assert np.allclose(alone.advance(state, actions[k : k + 1] * gain)[0], after[k, :2], atol=1e-6)
+        assert np.array_equal(alone.draw(state)[0], images[k])
+        assert alone.detour(state, goal)[0] == detours[k]
+        assert np.array_equal(alone.waypoint(state, goal)[0], targets[k, :2])
+        assert np.allclose(alone.steer(state, goal)[0], steered[k] * gain, atol=1e-6)
+        assert alone.possible(state) and alone.possible(goal)
+
+
+@settings(max_examples=30, deadline=None)
+@given(vary=st.lists(st.sampled_from(EVERYTHING), min_size=1, unique=True), seed=seeds)
+def test_drawn_worlds_fit_together_stay_and_hold_their_goals(vary, seed):
+    task, rng = TwoRoom(16, vary=vary), np.random.default_rng(seed)
+    task.reset(seeds=rng.integers(2**32, size=16))
+    states, goals = task.get_state(), task.get_goal()
+    assert np.array_equal(states[:, 2:], goals[:, 2:])
+    assert (np.ptp(states, axis=0) > 0).all()
+    for name, value in task.factors.of(states).items():
+        factor = task.factors.known[name]
+        assert name not in vary or ((value >= factor.low) & (value <= factor.high)).all()
+    for _ in range(5):
+        task.step(rng.uniform(-2, 2, (16, 2)))
+    assert np.array_equal(task.get_state()[:, 2:], states[:, 2:])
+    assert np.array_equal(task.sense(states)["pose"], states[:, :2])
+
+
+@settings(max_examples=30, deadline=None)
+@given(speed=st.sampled_from([0.5, 2.0, 30.0, 500.0]), seed=seeds)
+def test_nothing_passes_a_wall_at_any_speed_in_any_variation(speed, seed):
+    rng, rows = np.random.default_rng(seed), 32
+    task = TwoRoom(rows, speed=speed, vary=GEOMETRY)
+    task.reset(seeds=rng.integers(2**32, size=rows))
+    value = {name: values[:, 0] for name, values in task.factors.of(task.get_state()).items()}
+    # one `World` for all rows: its numbers are arrays
+    world = World(**{name: value[name] for name in ("door", "door_size", "wall", "wall_x", "radius")})
+    for _ in range(30):
+        before = task.get_state()
+        task.step(rng.uniform(-speed, speed, (rows, 2)))
+        after = task.get_state()
+        assert world.fits(after[:, :2], 1e-9).all()
+        crossed = (before[:, 0] - value["wall_x"]) * (after[:, 0] - value["wall_x"]) < 0
+        gap = np.abs(before[:, 1] - value["door"]) - (value["door_size"] / 2 - value["radius"])
+        assert (gap[crossed] <= 1e-9).all()
+
+
+@settings(max_examples=8, deadline=None)
+@given(speed=st.sampled_from([1.0, 20.0]), seed=seeds)
+def test_steering_by_waypoints_reaches_goals_in_varied_worlds(speed, seed):
+    rows = 40
+    task = TwoRoom(rows, speed=speed, tolerance=1e-6, vary=EVERYTHING)
+    task.reset(seeds=np.random.default_rng(seed).integers(2**32, size=rows))
+    for _ in range(int(3 * 55 / (0.5 * speed)) + 8):  # half the speed at the slowest
+        task.step(task.steer(task.get_state(), task.waypoint(task.get_state(), task.get_goal())))
+    assert task.success().all()
+
+
+def test_discs_walls_and_floors_can_be_told_apart():
+    task = TwoRoom(300, vary=["agent_color", "wall_color", "floor_color"])
+    task.reset(seeds=range(300))
+    agent, wall, floor = (task.factors.of(task.get_state())[f"{name}_color"] for name in ("agent", "wall", "floor"))
+    for a, b in ((agent, wall), (agent, floor), (wall, floor)):
+        assert np.abs(a - b).max(1).min() >= 60
+    hue = agent.argmax(1)
+    assert {0, 1, 2} == set(hue)  # red, green and blue ones
+
+
+def test_a_state_without_a_world_is_impossible():
+    task = TwoRoom(1, vary=EVERYTHING)
+    task.reset(seeds=[0])
+    column, state = 2, task.get_state()
+    bad = {"door": 5.0, "door_size": 2.0, "wall": -1.0, "wall_x": 61.0, "radius": -1.0, "speed": 0.0}
+    bad |= {name: 300.0 for name in ("agent_color", "wall_color", "floor_color")}
+    for name in EVERYTHING:
+        broken = state.copy()
+        broken[0, column] = bad[name]
+        column += task.factors.known[name].size
+        assert not task.possible(broken)[0], name
+    assert task.possible(state)[0] and column == task.state_dim
+
+
+def test_variation_that_can_make_no_world_is_said_at_once():
+    grey = {"agent_color": [200, 200, 200], "wall_color": [180, 180, 180]}
+    with pytest.raises(InputError, match=r"\['floor_color'\] made no world"):
+        TwoRoom(1, vary=["floor_color"], **grey)
+
+
+def test_images_of_varied_rows_do_not_remember_others():
+    """Backgrounds are kept between calls; that must not show."""
+    task = TwoRoom(12, vary=EVERYTHING)
+    states = np.stack([task.sample_state(np.random.default_rng(k)) for k in range(12)])
+    images = task.draw(states)
+    assert np.array_equal(task.draw(states[::-1]), images[::-1])
+    assert np.array_equal(task.draw(states[3:5]), images[3:5])
+    moved = states.copy()
+    moved[:, 2] += 1.0  # the door: a factor alone
+    assert all((a != b).any() for a, b in zip(task.draw(moved), images, strict=True))
+    assert np.array_equal(task.draw(states), images)

@@ -158,7 +158,7 @@ def test_a_killed_writer_is_really_killed(folder, tmp_path):
 
 
 def test_a_failing_worker_says_why(folder):
-    with process.Worker("lewm", folder, None) as worker, pytest.raises(RuntimeError) as error:
+    with process.serve("lewm", folder, None) as worker, pytest.raises(RuntimeError) as error:
         worker.ask("memory", batches=1)  # before anything is open
     assert "worker of 'lewm' failed" in str(error.value) and "AttributeError" in str(error.value)
 

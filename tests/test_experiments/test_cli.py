@@ -51,7 +51,7 @@ def test_cfg_job_prints_the_configuration_and_runs_nothing(lewm, tmp_path):
         (["collect", "episods=3", "out=x"], ["unknown setting 'episods'", "did you mean 'episodes'?"]),
         (["collect", "env.dor=3", "out=x"], ["unknown setting 'env.dor'", "did you mean 'door'?"]),
         (["train", "model/encoder=vitt", "data=x", "out=y"], ["unknown model/encoder", "'vit'"]),
-        (["collect", "model=small", "out=x"], ["lewm collect has no choice 'model'", "env, policy"]),
+        (["collect", "model=small", "out=x"], ["lewm collect has no choice 'model'", "env, executor, policy"]),
         (["demo", "model=small"], ["no choice 'model'", "model@train.model"]),
         (["evaluate", "run=x", "env.door=3"], ["'env.door'", "choose env=... first"]),
         (["collect", "out=x", "episodes=null"], ["'episodes' must be a whole number"]),

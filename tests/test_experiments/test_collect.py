@@ -1,19 +1,23 @@
 """Collection resumes, extends, and gives the same data however it is batched."""
 
-import os
-import signal
+import io
+import re
+import shutil
 import subprocess
 import sys
-from multiprocessing import active_children
-from threading import Thread
+from functools import wraps
 from time import sleep
+from types import SimpleNamespace
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 from filelock import FileLock
+from tqdm import tqdm
 
-from experiments import collect as module
-from experiments.collect import collect
+from envs import TwoRoom
+from experiments.collect import collect, verb, worker
+from experiments.data_view import overview_positions
 from lewm.data import EpisodeReader
 from lewm.types import InputError
 
@@ -30,7 +34,7 @@ def test_batching_changes_nothing(compose, tmp_path):
 
 def test_an_interrupted_collection_continues_to_the_same_set(compose, tmp_path, monkeypatch):
     collect(compose("collect", f"out={tmp_path / 'whole'}"))
-    real, batches = module.envs.record, []
+    real, batches = worker.envs.record, []
 
     def interrupted(*args, **kwargs):
         batches.append(args)
@@ -39,11 +43,11 @@ def test_an_interrupted_collection_continues_to_the_same_set(compose, tmp_path, 
         return real(*args, **kwargs)
 
     config = compose("collect", f"out={tmp_path / 'cut'}", "rows=10")
-    monkeypatch.setattr(module.envs, "record", interrupted)
+    monkeypatch.setattr(worker.envs, "record", interrupted)
     with pytest.raises(KeyboardInterrupt):
         collect(config)
     assert len(EpisodeReader(tmp_path / "cut")) == 10
-    monkeypatch.setattr(module.envs, "record", real)
+    monkeypatch.setattr(worker.envs, "record", real)
     collect(config)
     assert fingerprint(tmp_path / "cut") == fingerprint(tmp_path / "whole")
 
@@ -56,35 +60,6 @@ def test_workers_change_nothing(compose, tmp_path):
         "episodes-w0000.jsonl",
         "episodes-w0001.jsonl",
     }
-
-
-def test_a_killed_worker_is_reported_and_its_work_done_by_the_next_call(compose, tmp_path):
-    config = compose(
-        "collect", f"out={tmp_path / 'set'}", "workers=2", "rows=1", "episodes=2000", "env.image_size=64"
-    )
-    killer = Thread(target=kill_a_child, args=(tmp_path / "set",))
-    killer.start()
-    with pytest.raises(InputError, match="killed"):
-        collect(config)
-    killer.join()
-    kept = len(EpisodeReader(tmp_path / "set"))
-    assert 0 < kept < 2000
-    small = {**config, "episodes": kept + 20}
-    collect(small)
-    collect({**small, "out": str(tmp_path / "whole"), "workers": 1, "rows": 250})
-    common = EpisodeReader(tmp_path / "whole")
-    again = EpisodeReader(tmp_path / "set")
-    for position in np.flatnonzero(np.isin(again.ids, common.ids)):
-        theirs = int(np.searchsorted(common.ids, again.ids[position]))
-        assert np.array_equal(again.column("state", position), common.column("state", theirs))
-
-
-def kill_a_child(folder):
-    """Kill one collecting process once both have committed something."""
-    while sum(path.stat().st_size > 0 for path in folder.glob("*.jsonl")) < 2:
-        sleep(0.01)
-    children = [child for child in active_children() if child.name.startswith("ForkServerProcess")]
-    os.kill(children[0].pid, signal.SIGKILL)
 
 
 def test_more_episodes_extend_the_set(compose, tmp_path):
@@ -114,7 +89,7 @@ from experiments import config
 from experiments.collect import collect
 config.store_groups()
 if __name__ == "__main__":
-    collect(config.compose("collect", [f"out={sys.argv[1]}", "episodes=100000", "workers=2", "rows=2"]))
+    collect(config.compose("collect", [f"out={sys.argv[1]}", "episodes=20000", "workers=2", "rows=2"]))
 """
 
 
@@ -127,8 +102,112 @@ def test_workers_end_with_the_collection_that_was_killed(tmp_path):
         sleep(0.02)
     process.kill()
     process.wait()
-    sleep(1)
+    sleep(0.5)
     sizes = [log.stat().st_size for log in logs]
     sleep(0.5)
     assert [log.stat().st_size for log in logs] == sizes
     assert not list(EpisodeReader(tmp_path / "set").verify())
+
+
+def test_a_task_is_built_once_per_batch_size_and_closed(compose, tmp_path, monkeypatch):
+    config = compose("collect", f"out={tmp_path / 'set'}", "rows=5", "episodes=23")
+    built, closed = [], []
+    init, close = TwoRoom.__init__, TwoRoom.close
+
+    @wraps(init)
+    def counted(self, rows, **settings):
+        built.append(rows)
+        init(self, rows, **settings)
+
+    monkeypatch.setattr(TwoRoom, "__init__", counted)
+    monkeypatch.setattr(TwoRoom, "close", lambda self: (closed.append(self.rows), close(self)))
+    collect(config)
+    assert sorted(built) == sorted(closed) == [1, 1, 3, 5]  # to ask, to estimate, for the last 3, for 4 times 5
+
+
+def test_rows_and_workers_are_numbers_or_auto(compose, tmp_path):
+    config = compose("collect", f"out={tmp_path / 'set'}", "rows=auto", "workers=auto", "episodes=3")
+    for key, wrong in (("rows", "many"), ("rows", 1.5), ("rows", 0), ("workers", -2)):
+        with pytest.raises(InputError, match=f"{key} must be auto or a whole number of at least 1, got {wrong}"):
+            collect({**config, key: wrong})
+    with pytest.raises(InputError, match="at most 256"):
+        collect({**config, "rows": 257})
+    assert not (tmp_path / "set").exists()
+    collect(config)
+    assert len(EpisodeReader(tmp_path / "set")) == 3
+
+
+def test_what_it_will_take_is_said_before_and_is_true(compose, tmp_path, capsys):
+    collect(compose("collect", f"out={tmp_path / 'set'}", "episodes=200"))
+    first, last = capsys.readouterr().out.splitlines()
+    found = re.fullmatch(r"collect   200 episodes of about ([0-9.]+) kB need ([0-9.]+) MB, .* are free", first)
+    size = sum(path.stat().st_size for path in (tmp_path / "set").rglob("*") if path.suffix != ".png")
+    assert 0.8 * size < float(found[2]) * 1e6 < 1.2 * size
+    assert re.search(r"200 episodes, [0-9.]+ MB in .*/set \([0-9.]+ s, [0-9,]+ frames/s\)", last)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(compose, tmp_path, monkeypatch):
+    collect(compose("collect", f"out={tmp_path / 'old'}"))
+    before = fingerprint(tmp_path / "old")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
+    for name in ("new", "old"):
+        with pytest.raises(InputError, match=r"need .* MB, 100.0 kB are free .* smaller images"):
+            collect(compose("collect", f"out={tmp_path / name}", "episodes=500"))
+    assert not (tmp_path / "new").exists()
+    assert fingerprint(tmp_path / "old") == before
+    collect(compose("collect", f"out={tmp_path / 'old'}", "episodes=25"))  # one episode of 8 kB fits
+
+
+def test_the_bar_counts_episodes_and_shows_frames_per_second(compose, tmp_path, monkeypatch):
+    text = io.StringIO()
+
+    def shown(total, name, unit, initial=0):
+        return tqdm(total=total, desc=name, unit=unit, initial=initial, file=text, mininterval=0, ncols=120)
+
+    monkeypatch.setattr(verb, "progress", shown)
+    collect(compose("collect", f"out={tmp_path / 'set'}", "episodes=6", "rows=3"))
+    collect(compose("collect", f"out={tmp_path / 'set'}", "episodes=24", "rows=3"))
+    last = text.getvalue().split("\r")[-1]
+    assert "24/24" in last
+    assert int(re.search(r"([0-9,]+) frames/s", last)[1].replace(",", "")) > 100
+
+
+def test_a_contact_sheet_shows_each_policy(compose, tmp_path):
+    collect(compose("collect", f"out={tmp_path / 'set'}", "env.image_size=32"))
+    sheet = tmp_path / "set/contact_sheet.png"
+    pixels = iio.imread(sheet)[..., :3].astype(int)
+    discs = (pixels[..., 0] > 180) & (pixels[..., 1] < 110)  # the agent is the only red thing there is
+    rows = np.flatnonzero(np.diff(discs.any(1).astype(int)) == 1)
+    assert len(rows) >= 6 and discs.sum() > 48 * 10  # eight discs in each of six rows
+    reader = EpisodeReader(tmp_path / "set")
+    assert [reader.facts(k)["policy"] for k in overview_positions(reader)] == [
+        name for name in ("goal_directed", "ou", "straight") for _ in "12"
+    ]
+    stamp = sheet.stat().st_mtime_ns
+    collect(compose("collect", f"out={tmp_path / 'set'}", "env.image_size=32"))
+    assert sheet.stat().st_mtime_ns == stamp  # nothing was recorded, nothing is drawn
+
+
+def test_facts_of_all_kinds_reach_the_log(compose, tmp_path, plugin):
+    plugin(FACTS)
+    collect(compose("collect", f"out={tmp_path / 'set'}", "plugins=[outside]", "policy=talks", "episodes=3"))
+    facts = EpisodeReader(tmp_path / "set").facts(2)
+    assert facts["success"] is True and facts["goals"] == [{"at": 2, "pose": [0.5, None]}] and facts["note"] == "ok"
+    assert facts["policy"] == "talks" and facts["seed"] == [0, 2]
+
+
+FACTS = """
+import envs
+from lewm import register
+
+@register("policy", "talks")
+class Talks:
+    def begin(self, task, rngs, steps):
+        facts = [{} for _ in rngs]
+        def act(t, states):
+            if t == 2:
+                for row in facts:
+                    row |= {"success": True, "goals": [{"at": t, "pose": [0.5, None]}], "note": "ok"}
+            return 0 * states[:, :2]
+        return envs.Actor(act, ["talks"] * len(rngs), facts)
+"""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs import TwoRoom
+from envs import Actor, TwoRoom
 from envs.policies import GoalDirected, Greedy
 from experiments import evaluate as module
 from experiments.evaluate import evaluate, run_pairs
@@ -80,12 +80,12 @@ class ToTheGoal(GoalDirected):
     """A perfect scripted agent: along the waypoints, without noise."""
 
     def begin(self, task, rngs, steps):
-        return lambda t, states: task.steer(states, task.waypoint(states, task.get_goal()))
+        return Actor(lambda t, states: task.steer(states, task.waypoint(states, task.get_goal())), [""] * len(rngs))
 
 
 class Still:
     def begin(self, task, rngs, steps):
-        return lambda t, states: np.zeros((len(states), 2))
+        return Actor(lambda t, states: np.zeros((len(states), 2)), [""] * len(rngs))
 
 
 @pytest.mark.parametrize(("policy", "expected"), [(ToTheGoal(), 1.0), (Still(), 0.0)])

@@ -1,0 +1,78 @@
+"""Measured cells of a benchmark: a log of JSON lines that a rerun completes, and what its page has in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.records import repair
+from experiments.runs import provenance, say
+from lewm.types import InputError
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Something measured at once: its name, what its outcome depends on, and how it is done."""
+
+    name: str
+    settings: Mapping[str, Any]
+    measure: Callable[[], Rows]
+
+
+def complete(log: Path, wanted: Iterable[Cell]) -> None:
+    """Measure the cells that the log lacks; one that it holds with other settings is an `InputError`."""
+    repair(log)
+    missing = [cell for cell in wanted if not _done(cell, log)]
+    if missing:
+        _append(log, {"made": provenance()})
+    for cell in missing:
+        say(f"benchmark {cell.name}")
+        _append(log, {"cell": cell.name, "settings": cell.settings, "rows": cell.measure()})
+
+
+def cells(log: Path) -> list[dict[str, Any]]:
+    """The measured cells of a log."""
+    return [line for line in lines(log) if "cell" in line]
+
+
+def lines(log: Path) -> list[dict[str, Any]]:
+    """Every line of a log; none where there is no log."""
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    body = ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|", *body, ""])
+
+
+def made(log: Path) -> list[str]:
+    """One paragraph for each time something was measured: command, commit, versions, machine."""
+    sources = [line["made"] for line in lines(log) if "made" in line]
+    return [
+        f"`{source['command']}`, commit {source['commit']}, python {source['versions']['python']}, "
+        f"numpy {source['versions']['numpy']}, {source['machine']}.\n"
+        for source in sources
+    ]
+
+
+def _done(cell: Cell, log: Path) -> bool:
+    for found in cells(log):
+        if found["cell"] == cell.name:
+            if found["settings"] != json.loads(json.dumps(cell.settings)):
+                raise InputError(
+                    f"{log} holds another '{cell.name}' ({found['settings']}, now {cell.settings}); choose another "
+                    "out=..., or delete it"
+                )
+            return True
+    return False
+
+
+def _append(log: Path, line: Mapping[str, Any]) -> None:
+    with log.open("a") as file:
+        file.write(json.dumps(line) + "\n")
