@@ -62,6 +62,14 @@ def _replay(name: str, task: GoalTask, actions: np.ndarray) -> Actor:
     return Actor(lambda t, states: clipped[:, t], [name] * len(actions))
 
 
+def _chain(task: GoalTask, rng: np.random.Generator, start: np.ndarray, count: int) -> np.ndarray:
+    """Goals (count, s) one after another, each drawn for an episode that begins in the one before."""
+    goals = [start]
+    for _ in range(count):
+        goals.append(task.sample_goal(rng, goals[-1]))
+    return np.stack(goals[1:])
+
+
 @register("policy", "uniform_hold")
 class UniformHold:
     """Uniform random actions, each held for `hold` steps: the random floor of an evaluation."""
@@ -141,11 +149,15 @@ class GoalDirected:
         """See `Policy`."""
         noise = self.wander.begin(task, rngs, steps)
         shortest = min(10, self.patience)  # steps between two goals
-        goals = np.stack([[task.sample_state(rng) for _ in range(-(-steps // shortest) + 1)] for rng in rngs])
+        count = -(-steps // shortest) + 1
+        goals = np.empty((0, 0, 0))
         rows = np.arange(len(rngs))
         index, since = np.zeros(len(rngs), int), np.zeros(len(rngs), int)
 
         def act(t: int, states: np.ndarray) -> np.ndarray:
+            nonlocal goals
+            if t == 0:
+                goals = np.stack([_chain(task, rng, start, count) for rng, start in zip(rngs, states, strict=True)])
             goal = goals[rows, index]
             reached = np.abs(task.steer(states, goal)).max(1) < 0.5 * task.high.max()
             reached &= task.distance(states, goal) <= 1  # a motor may rest half-way, at full speed

@@ -32,7 +32,7 @@ class GoalTask(ABC):
         rendering: JSON facts that decide what an image looks like; data sets record them, too.
         factors: what may vary from episode to episode.
         sensors: name -> length of what `sense` measures beside the image.
-        expert: the registered policy that pursues goals here.
+        expert: the registered policy that pursues goals here; it has the settings `noise` and `correlation`.
         fps: environment steps per second of the task's own time.
     """
 
@@ -254,7 +254,7 @@ class GoalEnv(gymnasium.Env):
             **{name: values[0] for name, values in sensed.items()},
             "state": self.task.get_state()[0],
             "goal": self.task.get_goal()[0],
-            "goal_image": self._goal_image,
+            "goal_image": self._goal_image.copy(),
             "is_success": bool(self.task.success()[0]),
         }
 

@@ -456,6 +456,6 @@ def test_a_state_that_explodes_is_an_error(tmp_path, monkeypatch):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "dm_control", None)
     with pytest.raises(
-        InputError, match="the package dm_control: pip install 'dm-control<1.1,>=1.0.50' 'mujoco<4,>=3.17'"
+        InputError, match=r"the package dm_control: pip install 'dm-control<1\.1,>=1\.0\.50' 'mujoco<4,>=3\.17'"
     ):
         Reacher(1)
