@@ -8,14 +8,15 @@ from lewm.models.predictors import Observed
 from lewm.types import InputError
 
 D, E = 6, 4
-NAMES = ["residual_mlp", "adaln_transformer"]
+MLPS = [("residual_mlp", 1), ("residual_mlp_2", 1), ("residual_mlp_2", 2)]
+NAMES = ["residual_mlp", "residual_mlp_2", "adaln_transformer"]
 
 
 def make(name):
     """A small predictor in float64 whose action matters."""
     torch.manual_seed(0)
-    if name == "residual_mlp":
-        return ResidualMLP(D, E, width=16, depth=2).double().eval()
+    if name.startswith("residual_mlp"):
+        return ResidualMLP(D, E, history=2 if name.endswith("2") else 1, width=16, depth=2).double().eval()
     predictor = AdaLNTransformer(D, E, history=3, depth=2, heads=2, head_dim=4, hidden=16, action_hidden=8)
     for block in predictor.blocks:
         torch.nn.init.normal_(block.modulation.weight, std=0.5)
@@ -41,26 +42,27 @@ def test_forward_looks_at_this_and_earlier_frames_only(name):
             size = gradient[0].abs().amax(-1)
             assert (size[t + 1 :] == 0).all()
             assert size[t] > 1e-6
-            if name == "adaln_transformer":
-                assert (size[:t] > 1e-6).all()  # history is used
-            else:
-                assert (size[:t] == 0).all()  # one frame is all it sees
+            first = max(0, t + 1 - predictor.history)
+            assert (size[first:t] > 1e-6).all()  # history is used
+            assert (size[:first] == 0).all()  # and no more than it
 
 
-def test_fast_rollout_of_the_mlp_equals_the_plain_one_in_value_and_gradient():
-    predictor = make("residual_mlp")
-    inputs = problem(predictor)
+@pytest.mark.parametrize(("name", "seen"), MLPS)
+def test_fast_rollout_of_the_mlp_equals_the_plain_one_in_value_and_gradient(name, seen):
+    predictor = make(name)
+    z, past, future = problem(predictor)
+    inputs = z[:, :seen], past[:, : seen - 1], future
     weights = torch.randn(2, 3, 4, D, dtype=torch.float64)
     results = []
     for rollout in (predictor.rollout, predictor.plain_rollout):
         latents = rollout(predictor.observe(*inputs[:2]), inputs[2])
-        wanted = (inputs[0], inputs[2], *predictor.parameters())
+        wanted = (z, future, *predictor.parameters())
         results.append((latents, *torch.autograd.grad((latents * weights).sum(), wanted)))
     for fast, plain in zip(*results, strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(("name", "seen"), [("residual_mlp", 1), *(("adaln_transformer", n) for n in (1, 2, 3))])
+@pytest.mark.parametrize(("name", "seen"), [*MLPS, *(("adaln_transformer", n) for n in (1, 2, 3))])
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_rollouts_equal_single_predictions(name, seen, steps):
     """The window grows from the observed frames to `history`, then slides."""
@@ -126,6 +128,21 @@ def test_residual_mlp_is_its_formula():
     for block in predictor.blocks:
         hidden = hidden + block(hidden)
     torch.testing.assert_close(predictor(z, actions), z + predictor.out(hidden), rtol=1e-10, atol=1e-10)
+
+
+def test_history_two_adds_what_changed_to_the_formula():
+    """A frame without one before gets nothing."""
+    predictor, plain = make("residual_mlp_2"), make("residual_mlp")
+    plain.load_state_dict({k: v for k, v in predictor.state_dict().items() if not k.startswith("from_past")})
+    z, actions = torch.randn(2, 3, D, dtype=torch.float64), torch.randn(2, 3, E, dtype=torch.float64)
+    torch.testing.assert_close(predictor(z, actions)[:, 0], plain(z, actions)[:, 0], rtol=1e-10, atol=1e-10)
+    past = torch.cat([z[:, 1:] - z[:, :-1], actions[:, :-1], torch.ones(2, 2, 1, dtype=torch.float64)], dim=-1)
+    given = predictor.from_action(actions[:, 1:]) + past @ predictor.from_past.weight.T
+    torch.testing.assert_close(
+        predictor(z, actions)[:, 1:], predictor._step(z[:, 1:], given), rtol=1e-10, atol=1e-10
+    )
+    with pytest.raises(InputError, match="history 1 or 2"):
+        ResidualMLP(D, E, history=3)
 
 
 def test_dropout_is_active_in_training_only():
