@@ -1,6 +1,9 @@
-"""Draw the pictures of docs/envs.md: each task at 224 pixels, and a short GIF of its data policy beside the goal.
+"""Draw the pictures of docs/envs.md: a start beside its goal, a short GIF of data, and all tasks in one strip.
 
-python docs/envs/make.py                # all tasks; or name some: python docs/envs/make.py push_t wall
+    python docs/envs/make.py                # all tasks; or name some: python docs/envs/make.py push_t wall
+
+Films show the task's expert without noise where there is one, else smooth random actions: 12 seconds of the task's
+own time, at twice the speed.
 """
 
 from __future__ import annotations
@@ -8,51 +11,69 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from envs import IDS, GoalTask
+from envs import IDS, rollout
 from lewm.registry import build
 from lewm.types import InputError
 
 HERE = Path(__file__).parent
-FILM, STILL = 112, 224  # pixels
-SECONDS_SHOWN, FRAMES = 4.0, 40
+FILM, STILL, TILE = 112, 224, 96  # pixels
+SECONDS, FRAMES, SEED = 12.0, 60, 3
+COLUMNS, GAP, LINE = 5, 8, 14  # of the strip: tasks side by side; pixels between tiles, and of a line of text
 
 
-def main(names: list[str]) -> None:
-    """One PNG and one GIF per gymnasium id."""
-    chosen = {id: IDS[id] for id in IDS if not names or IDS[id][0] in names}
+def main(tasks: list[str]) -> None:
+    """A PNG and a GIF per gymnasium id; the strip when no task is named."""
+    chosen = {id: IDS[id] for id in IDS if not tasks or IDS[id][0] in tasks}
     for id, (name, settings) in tqdm(chosen.items()):
-        place = HERE / id.removeprefix("lewm/").removesuffix("-v0").lower()
-        with closing(build("env", {"name": name, "image_size": STILL, **settings}, rows=1)) as task:
-            task.reset(seeds=[0])
-            iio.imwrite(place.with_suffix(".png"), task.render()[0])
-        with closing(build("env", {"name": name, "image_size": FILM, **settings}, rows=1)) as task:
-            write_film(task, place.with_suffix(".gif"))
+        place, env = HERE / short(id).lower(), {"name": name, **settings}
+        iio.imwrite(place.with_suffix(".png"), start_and_goal(env, STILL))
+        iio.imwrite(place.with_suffix(".gif"), film(env), duration=1000 * SECONDS / FRAMES / 2, loop=0)
+    if not tasks:
+        strip().save(HERE / "strip.png", optimize=True)
 
 
-def write_film(task: GoalTask, path: Path) -> None:
-    """The task's expert where it has one, else held random actions."""
-    rng = np.random.default_rng(3)
-    start = task.sample_state(rng)
-    task.reset(start[None], task.sample_goal(rng, start)[None])
-    every = max(1, round(task.fps * SECONDS_SHOWN / FRAMES))
-    steps = FRAMES * every
-    try:
-        actor = build("policy", {"name": "expert", "noise": 0.0}).begin(task, [np.random.default_rng(3)], steps)
-        actor(0, task.get_state())
-        actor = build("policy", {"name": "expert", "noise": 0.0}).begin(task, [np.random.default_rng(3)], steps)
-    except InputError:  # no expert here
-        actor = build("policy", {"name": "uniform_hold"}).begin(task, [np.random.default_rng(3)], steps)
-    frames = []
-    for t in range(steps):
-        if t % every == 0:
-            frames.append(task.render()[0])
-        task.step(np.clip(actor(t, task.get_state()), task.low, task.high))
-    iio.imwrite(path, np.stack(frames), duration=100, loop=0)
+def short(id: str) -> str:
+    """An id without what all have in common."""
+    return id.removeprefix("lewm/").removesuffix("-v0")
+
+
+def start_and_goal(env: dict[str, Any], size: int) -> np.ndarray:
+    """Pictures of a start and its goal side by side, a white line in between."""
+    with closing(build("env", {**env, "image_size": size}, rows=1)) as task:
+        task.reset(seeds=[SEED])
+        line = np.full((size, 2, 3), 255, np.uint8)
+        return np.concatenate([task.render()[0], line, task.render_goal()[0]], axis=1)
+
+
+def film(env: dict[str, Any]) -> np.ndarray:
+    """Frames (FRAMES, FILM, FILM, 3) of an episode."""
+    with closing(build("env", {**env, "image_size": FILM}, rows=1)) as task:
+        stride = max(1, round(task.fps * SECONDS / FRAMES))
+        how = {"seed": SEED, "steps": (FRAMES - 1) * stride, "frame_stride": stride}
+        try:
+            (episode,) = rollout(task, build("policy", {"name": "expert", "noise": 0.0}), [0], **how)
+        except InputError:  # no expert here
+            (episode,) = rollout(task, build("policy", {"name": "ou"}), [0], **how)
+        return episode.columns["pixels"]
+
+
+def strip() -> Image.Image:
+    """A start and its goal of every task, by name."""
+    lines, width, height = -(-len(IDS) // COLUMNS), 2 * TILE + 2 + GAP, TILE + LINE + GAP
+    sheet = Image.new("RGB", (COLUMNS * width - GAP, lines * height - GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for k, (id, (name, settings)) in enumerate(IDS.items()):
+        left, top = k % COLUMNS * width, k // COLUMNS * height
+        pen.text((left, top), f"{short(id)}: start, goal", fill=(60, 60, 60))
+        sheet.paste(Image.fromarray(start_and_goal({"name": name, **settings}, TILE)), (left, top + LINE))
+    return sheet
 
 
 if __name__ == "__main__":
