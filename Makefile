@@ -2,6 +2,7 @@
 # make test            the test suite
 # make test-slow       the tests marked slow, the demo's bounds among them
 # make lint            style and import rules
+# make pictures        the pictures of docs/envs.md
 # make clean           remove the environment; runs and data stay
 #
 # PYTHON=python3.12 chooses the interpreter; PIP_ARGS="--index-url ..." reaches pip (README: CPU build of torch).
@@ -12,7 +13,7 @@ seed ?= 0
 out ?= runs/demo$(if $(filter-out 0,$(seed)),-seed$(seed))
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint pictures clean
 
 demo: .venv/installed
 	$(BIN)/lewm demo seed=$(seed) out=$(out)
@@ -27,6 +28,9 @@ test-slow: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+pictures: .venv/installed-dev
+	$(BIN)/python docs/envs/make.py
 
 clean:
 	rm -rf .venv

@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ def _run(
     records = read(log)
     summary = {
         **summarise(records),
+        "measures_final": _measures(protocol["env"], records),
         **_latency(protocol["env"], pairs, records, controller, config),
         "seed": facts.get("seed"),
         "planner_seed": config["seed"],
@@ -124,12 +126,21 @@ def _run(
     return summary
 
 
+def _measures(env: Mapping[str, Any], records: Sequence[EpisodeRecord]) -> dict[str, float]:
+    """Success at the end by the task's other rules, the model's episodes only."""
+    model = [record for record in records if record.policy == "model"]
+    ends, goals = (np.array(values) for values in ([r.states[-1] for r in model], [r.goal for r in model]))
+    with closing(build_task(env, 1)) as task:
+        return {name: float((far <= 1).mean()) for name, far in task.measures(ends, goals).items()}
+
+
 def headline(summary: Mapping[str, Any]) -> str:
     """The result in one line."""
     low, high = summary["success_final_interval"]
     parts = [f"success {summary['success_final']:.1%} [{low:.1%}, {high:.1%}] of {summary['n']} at the end"]
     if summary["detour_final"] is not None:
         parts.append(f"detour {summary['detour_final']:.1%}")
+    parts += [f"{name} {rate:.1%}" for name, rate in summary["measures_final"].items()]
     parts += [f"{floor} {summary[f'{floor}_final']:.1%}" for floor in FLOORS if f"{floor}_final" in summary]
     parts.append(f"plan {summary['plan_ms_p50']:.1f} ms")
     return ", ".join(parts)
@@ -145,17 +156,17 @@ def run_pairs(
     bar: tqdm | None = None,
 ) -> list[EpisodeRecord]:
     """Run some pairs for the whole budget under one policy. A pair's outcome depends on its own seed alone."""
-    task = build_task(env, len(rows))
-    task.reset(pairs.starts[rows], pairs.goals[rows])
-    seeds = [int(np.random.SeedSequence([config["seed"], pair]).generate_state(1)[0]) for pair in rows]
-    act = begin(task, seeds)
-    states, successes = [task.get_state()], []
-    for t in range(config["budget"]):
-        task.step(act(t))
-        states.append(task.get_state())
-        successes.append(task.success())
-        if bar is not None:
-            bar.update(round(len(rows) * (t + 1) / config["budget"]) - round(len(rows) * t / config["budget"]))
+    with closing(build_task(env, len(rows))) as task:
+        task.reset(pairs.starts[rows], pairs.goals[rows])
+        seeds = [int(np.random.SeedSequence([config["seed"], pair]).generate_state(1)[0]) for pair in rows]
+        act = begin(task, seeds)
+        states, successes = [task.get_state()], []
+        for t in range(config["budget"]):
+            task.step(act(t))
+            states.append(task.get_state())
+            successes.append(task.success())
+            if bar is not None:
+                bar.update(round(len(rows) * (t + 1) / config["budget"]) - round(len(rows) * t / config["budget"]))
     path, reached = np.stack(states, axis=1), np.stack(successes, axis=1)
     return [
         EpisodeRecord(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lewm import registry
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
@@ -83,3 +85,16 @@ def test_an_environment_from_outside_works_from_the_command_line(tiny, tmp_path)
         "import lewm\ntry: lewm.load('runs/dot'); print('loaded')\nexcept lewm.InputError as e: print(e)", tmp_path
     )
     assert refused.strip() == "loaded"  # the environment is not part of the model
+
+
+def test_a_gymnasium_environment_is_adapted_in_a_few_lines(monkeypatch):
+    monkeypatch.setitem(registry._PARTS, "env", dict(registry._PARTS["env"]))
+    (example,) = [block for block in blocks("python") if "from_gymnasium" in block]
+    exec(example, {})
+    task = registry.build("env", {"name": "pusher"}, rows=2)
+    task.reset(seeds=[0, 1])
+    places = {1 + task.env.model.joint(f"obj_slide{axis}").qposadr[0] for axis in "xy"}  # time comes first
+    assert task.render().shape == (2, 64, 64, 3) and places == {8, 9}
+    moved = task.get_goal()
+    moved[:, 8] += 0.05
+    assert task.distance(moved, task.get_goal()).round(6).tolist() == [1, 1]

@@ -170,6 +170,14 @@ def test_a_push_beside_the_centre_of_gravity_turns_the_block_by_the_lever_over_t
     assert abs(moved[0]) < 0.02 * moved[1]
 
 
+@pytest.mark.parametrize(("height", "turns"), [(45.0, 0), (60.0, -1), (35.0, 1), (100.0, -1)])
+def test_the_centre_of_gravity_lies_45_below_the_top_edge(height, turns):
+    """A push from the left against the stem, so far below the T's top edge."""
+    start = state(agent=(256 - 15 - 15.05, 200 + height), block=(256, 200))
+    turned = wrapped(play(PushT(1), start, [(0.05, 0)] * 3)[-1, 4])
+    assert abs(turned) < 1e-4 if turns == 0 else turned * turns > 0.005
+
+
 def test_friction_drags_along_what_the_agent_slides_on():
     sideways = {}
     for friction in (0.0, 0.3, 1.0):
@@ -194,7 +202,7 @@ def test_varied_physics_live_in_the_state():
     """A row with friction and agent size in its state moves as a task made with them."""
     task = PushT(1, vary=["agent_size", "friction"])
     assert task.state_dim == 9
-    for size, friction in ((0.7, 0.0), (1.5, 1.0)):
+    for size, friction in ((0.7, 0.0), (1.5, 1.0), (1.5, 0.0)):
         start, actions = state(agent=(216, 170), block=(256, 200)), [(0.4, 0.15)] * 4
         varied = play(task, np.r_[start, size, friction], actions)
         usual = play(PushT(1, agent_size=size, friction=friction), start, actions)
@@ -218,6 +226,17 @@ def test_nothing_leaves_the_arena(seed, noise, friction):
 
 
 # Starts, goals, success
+
+
+def test_clearance_is_the_distance_to_the_outline():
+    """Above the bar, beyond its corner, beside the stem, in the corner between them, inside; at any angle."""
+    places = np.array([(0, -40), (-90, -40), (55, 70), (25, 50), (0, 20)], float)
+    for angle in (0.0, 0.9, 4.0):
+        states = np.stack(
+            [state(block=(256, 200), agent=np.add((256, 200), turn(p, angle)), angle=angle) for p in places]
+        )
+        assert clearance(states) == pytest.approx([40, 50, 40, 10, -15], abs=1e-4)
+        assert clearance(np.tile(states[:1], (5, 1)), states[:, :2]) == pytest.approx(clearance(states), abs=1e-4)
 
 
 def test_drawn_states_are_at_rest_inside_and_apart():
@@ -333,6 +352,18 @@ def test_every_shape_is_where_it_should_be(size):
     assert colour_at(image, 100, 400) == BLUE
     assert colour_at(image, 100, 376) == colour_at(image, 124, 400) == WHITE
     assert max(colour_at(image, 9, 256)) < 250 < min(colour_at(image, 20, 256))  # the wall's line
+
+
+@pytest.mark.parametrize("background", [(255, 255, 255), (180, 200, 190)])
+def test_walls_are_lines_of_four_units_around_the_arena(background):
+    """Their faces lie 245 and 249 from the middle, drawn here one pixel to the unit."""
+    task = PushT(1, image_size=512, background_color=background)
+    image = task.draw(state(agent=(256, 256), block=(256, 300))[None])[0]
+    for line in (image[100], image[:, 400]):
+        wall = (line == 211).all(-1)
+        assert np.flatnonzero(wall).tolist() == [*range(7, 11), *range(501, 505)]
+        assert (line[~wall] == background).all()
+    assert (image[9, 9] == 211).all() and (image[5, 5] == background).all()
 
 
 @pytest.mark.parametrize("quarter", range(4))

@@ -54,13 +54,14 @@ def test_boxes_cover_what_they_should(angle):
     compare(stamped(centre, 16.0, raster.boxes(np.array([angle]), BAR)), truth)
 
 
-def test_distances_to_a_box_are_the_exact_ones():
+@pytest.mark.parametrize(("true", "corner"), [(True, 5.0), (False, 4.0)])
+def test_distances_to_a_box(true, corner):
     """Outside of a face, beside a corner, inside, in the middle; turned by a right angle they are the same."""
     x, y = np.array([[5.0, 5.0, 1.5, 0.0, -2.0]]), np.array([[0.0, 5.0, 0.0, 0.0, -4.0]])
-    expected = [3.0, 5.0, -0.5, -1.0, 3.0]  # of half sizes 2 and 1
-    sdf = raster.boxes(np.zeros(1), [(0.0, 0.0, 2.0, 1.0)])
+    expected = [3.0, corner, -0.5, -1.0, 3.0]  # of half sizes 2 and 1; at the corner, to it or to the farther line
+    sdf = raster.boxes(np.zeros(1), [(0.0, 0.0, 2.0, 1.0)], true)
     assert sdf(x, y)[0].ravel() == pytest.approx(expected, abs=1e-6)
-    turned = raster.boxes(np.array([np.pi / 2]), [(0.0, 0.0, 2.0, 1.0)])
+    turned = raster.boxes(np.array([np.pi / 2]), [(0.0, 0.0, 2.0, 1.0)], true)
     assert turned(-y, x)[0].ravel() == pytest.approx(expected, abs=1e-5)
 
 
@@ -106,16 +107,16 @@ def test_each_image_has_its_own_place_colour_size_and_angle():
 
 
 def test_an_edge_is_a_blend_of_what_is_on_either_side():
-    """A box whose face runs through the middle of a column of pixels: half of each colour there."""
-    images = np.full((1, 20, 20, 3), (10, 100, 250), np.uint8)
+    """A box whose face runs through the middle of a column of pixels: half of each colour there, rounded."""
+    images = np.full((1, 20, 20, 3), (11, 100, 250), np.uint8)
     sdf = raster.boxes(np.zeros(1), [(0.0, 0.0, 4.5, 4.0)])
     raster.stamp(images, np.array([[10.0, 10.0]]), 6.1, sdf, np.array([210, 0, 50]))
     assert images[0, 10, [4, 5, 6, 13, 14, 15]].tolist() == [
-        [10, 100, 250],
-        [110, 50, 150],
+        [11, 100, 250],
+        [111, 50, 150],
         [210, 0, 50],
         [210, 0, 50],
-        [110, 50, 150],
-        [10, 100, 250],
+        [111, 50, 150],
+        [11, 100, 250],
     ]
-    assert images[0, [5, 6, 13, 14], 10].tolist() == [[10, 100, 250], [210, 0, 50], [210, 0, 50], [10, 100, 250]]
+    assert images[0, [5, 6, 13, 14], 10].tolist() == [[11, 100, 250], [210, 0, 50], [210, 0, 50], [11, 100, 250]]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import lewm
+from experiments import train as module
 from experiments.train import _pixel_statistics, train
 from lewm.data import Column, DatasetInfo, EpisodeReader, EpisodeWriter, split_episodes
 from lewm.types import Episode, InputError
@@ -60,10 +61,34 @@ def test_every_frame_of_an_episode_counts(write):
 def test_a_trained_model_has_those_of_its_training_episodes(tiny_run):
     reader, model = EpisodeReader(tiny_run / "data"), lewm.load(tiny_run)
     training, _ = split_episodes(reader, 0.1)
-    assert tuple(model.config.pixel_mean) == _pixel_statistics(reader, training)["pixel_mean"]
     pixels = np.concatenate([reader.column("pixels", int(k)) for k in training]).reshape(-1, 3) / 255
     assert model.pixel_mean.ravel().tolist() == pytest.approx(pixels.mean(0).tolist(), abs=0.01)
     assert model.pixel_std.ravel().tolist() == pytest.approx(pixels.std(0).tolist(), abs=0.01)
+
+
+def test_only_training_episodes_are_looked_at(compose, tiny_run, tmp_path, monkeypatch):
+    class Enough(Exception):
+        pass
+
+    def looked_at(reader, episodes):
+        assert np.array_equal(episodes, split_episodes(reader, 0.1)[0])
+        raise Enough
+
+    monkeypatch.setattr(module, "_pixel_statistics", looked_at)
+    with pytest.raises(Enough):
+        train(compose("train", f"data={tiny_run}/data", f"out={tmp_path}/run"))
+
+
+def test_pixels_are_scaled_before_they_are_encoded(tiny_run):
+    """An encoder that hands on what it gets gets (pixel / 255 - mean) / std of each channel."""
+    model, seen = lewm.load(tiny_run), []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    image = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.encode(image)
+    mean, std = (np.array(values) for values in (model.config.pixel_mean, model.config.pixel_std))
+    expected = (image[0].numpy() / 255 - mean) / std
+    assert np.allclose(seen[0][0].permute(1, 2, 0).numpy(), expected, atol=1e-4)
 
 
 def test_what_is_given_stays(compose, tiny_run, tmp_path):

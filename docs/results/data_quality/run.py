@@ -4,8 +4,8 @@
     python docs/results/data_quality/run.py page                             # table and plots from the raw lines
 
 Each cell collects a data set with one policy, trains a model, and evaluates it: one line in cells.jsonl. Pairs are
-the same for all cells of a task: drawn freely, or (Push-T) taken from episodes of the standard mix that no cell
-trains on. One training seed per cell; the intervals are Wilson's over pairs.
+the same for all cells of a task: drawn freely, or (Push-T) taken from episodes of the expert that no cell trains
+on. One training seed per cell; the intervals are Wilson's over pairs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ HERE = Path(__file__).parent
 CELLS = HERE / "cells.jsonl"
 THREADS = "threads=1"
 
-EXPERT_MIX = ["{name: expert, noise: 0.1}", "{name: expert, noise: 0.5}", "{name: ou, scale: 0.4}", "straight"]
 TASKS: dict[str, dict[str, Any]] = {
     "two_room": {
         "policies": {
@@ -60,10 +59,14 @@ TASKS: dict[str, dict[str, Any]] = {
             "ou": ["policy=ou"],
             "straight": ["policy=straight"],
             "expert": ["policy=expert"],
-            "standard": ["preset=standard"],
+            "mixed": [
+                "policy=mixed",
+                "policy.parts=[{name: expert,noise: 0.1},{name: expert,noise: 0.5},{name: ou,scale: 0.4},straight]",
+                "policy.weights=[2,2,1,1]",
+            ],
         },
         "collect": ["episodes=1500", "steps=150"],
-        "train": ["model.image_size=96", "trainer.steps=1500", "planner.horizon=25"],
+        "train": ["model.image_size=96", "trainer.steps=1000", "planner.horizon=25", "planner.init_std=0.5"],
         "evaluate": ["pairs=100", "track=heldout", "offset=25"],
         "axes": [("block x", 2), ("block y", 3)],
     },
@@ -77,7 +80,7 @@ def run(task: str, out: Path) -> None:
     heldout = []
     if "track=heldout" in spec["evaluate"]:
         pairs = out / task / "pairs"
-        collect(compose("collect", [*shared, "preset=standard", "episodes=200", "seed=1000", f"out={pairs}"]))
+        collect(compose("collect", [*shared, "policy=expert", "episodes=200", "seed=1000", f"out={pairs}"]))
         heldout = [f"data={pairs}"]
     done = {(cell["task"], cell["policy"]) for cell in _cells()}
     for name, choice in spec["policies"].items():
@@ -125,7 +128,7 @@ def page() -> None:
         "",
         "Made by `python docs/results/data_quality/run.py page` from [cells.jsonl](cells.jsonl). Policies at equal",
         "frames, one small model each (seed 0, one thread), the same pairs for all cells of a task. Success at the",
-        "end of the budget; 95 % Wilson intervals over pairs, one training seed: what lies within them says nothing.",
+        "end of the budget; 95 % Wilson intervals over pairs, one training seed: what lies within them says little.",
         "",
         "| task | data policy | frames | success | random | detour | state probe R2 (worst axis) | training |",
         "|---|---|---|---|---|---|---|---|",
