@@ -128,7 +128,7 @@ def page() -> None:
         "",
         "Made by `python docs/results/data_quality/run.py page` from [cells.jsonl](cells.jsonl). Policies at equal",
         "frames, one small model each (seed 0, one thread), the same pairs for all cells of a task. Success at the",
-        "end of the budget; 95 % Wilson intervals over pairs, one training seed: what lies within them says little.",
+        "end of the budget; 95 % Wilson intervals over pairs, one training seed: small differences say nothing.",
         "",
         "| task | data policy | frames | success | random | detour | state probe R2 (worst axis) | training |",
         "|---|---|---|---|---|---|---|---|",
