@@ -12,7 +12,7 @@ from envs.from_gymnasium import from_gymnasium
 from envs.ogbench_manipulation import Cube, Scene
 from envs.ogbench_maze import AntMaze, PointMaze
 from envs.ogbench_oracle import OGBenchOracle
-from envs.policies import Actor, Expert, GoalDirected, Mixed, OrnsteinUhlenbeck, Straight, UniformHold
+from envs.policies import Actor, Expert, GoalDirected, Mixed, Momentum, OrnsteinUhlenbeck, Straight, UniformHold
 from envs.push_t import PushT
 from envs.push_t_expert import PushTExpert
 from envs.rollout import Recorder, record, rollout
@@ -37,6 +37,7 @@ __all__ = [
     "GoalEnv",
     "GoalTask",
     "Mixed",
+    "Momentum",
     "OGBenchOracle",
     "OrnsteinUhlenbeck",
     "PointMass",

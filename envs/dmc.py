@@ -47,15 +47,6 @@ class SuiteTask(MuJoCoTask):
         if self.quality == "fast":  # which draws no sky; making its texture takes most of the time to compile
             spec.delete(spec.texture("skybox"))
 
-    def wander(self, rng: np.random.Generator, start: np.ndarray, shortest: int, longest: int) -> np.ndarray:
-        """Where uniform random actions, held for 10 steps each, lead from `start` in a random number of steps."""
-        state = start
-        for t in range(rng.integers(shortest, longest + 1)):
-            if t % 10 == 0:
-                action = rng.uniform(self.low, self.high)
-            state = self.simulate(state, action)
-        return state
-
 
 @register("env", "reacher")
 class Reacher(SuiteTask):
@@ -95,7 +86,7 @@ class Reacher(SuiteTask):
     def tip(self, states: np.ndarray) -> np.ndarray:
         """Where the tip is: (B, 2) in metres from the shoulder."""
         angles = np.cumsum(self.qpos(states), axis=1)
-        return np.stack([np.cos(angles) @ self.links, np.sin(angles) @ self.links], axis=1)
+        return np.stack([(np.cos(angles) * self.links).sum(1), (np.sin(angles) * self.links).sum(1)], axis=1)
 
     def steer(self, states: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Computed torque: a critically damped spring on each joint; the wrist never goes through its limit."""
@@ -187,7 +178,8 @@ class CartPole(SuiteTask):
         energy = turning**2 / (2 * self.swing_rate**2) + np.cos(angle) - 1  # 0 upright, -2 hanging
         pump = 1.5 * energy * turning * np.cos(angle) - 0.5 * x - 0.3 * speed
         ahead = np.clip(x - targets[:, 0], -0.5, 0.5)  # a distant target must not upset the pole
-        balance = -np.stack([ahead, angle, speed, turning], 1) @ self.gains
+        # not a matrix product: its rounding would depend on the number of rows
+        balance = -(np.stack([ahead, angle, speed, turning], 1) * self.gains).sum(1)
         upright = (np.abs(angle) < 0.4) & (np.abs(turning) < 3)
         return np.clip(np.where(upright, balance, pump), -1, 1)[:, None]
 

@@ -29,8 +29,13 @@ class Runner(SuiteTask):
     longest: ClassVar[int]
 
     def sample_goal(self, rng: np.random.Generator, start: np.ndarray) -> np.ndarray:
-        """A pose on a random way from `start`."""
-        return self.wander(rng, start, self.longest // 4, self.longest)
+        """Where uniform random actions, held for 10 steps each, lead from `start` in a random number of steps."""
+        goal = start
+        for t in range(rng.integers(self.longest // 4, self.longest + 1)):
+            if t % 10 == 0:
+                action = rng.uniform(self.low, self.high)
+            goal = self.simulate(goal, action)
+        return goal
 
     def distance(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         """The largest error of what is seen."""

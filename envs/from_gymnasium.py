@@ -2,7 +2,7 @@
 
 What a task needs beyond gymnasium is a *state vector*: everything the next step and the picture depend on, to read
 and to set. With that, one environment serves any number of rows, any state can be a goal, and a search can try what
-comes of its actions. That the vector holds everything is checked whenever a task is built.
+comes of its actions. Whenever a task is built, two steps and a picture are checked to depend on the vector alone.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class GymnasiumTask(SimulatorTask):
     def simulate(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
         """One step from `state`; that the episode ended there, or how it was rewarded, does not count."""
         self._set(self.env, state.copy())
-        self.env.step(action.reshape(self._space.shape).astype(self._space.dtype))
+        self._step(action)
         return self.get()
 
     def draw_one(self, state: np.ndarray) -> np.ndarray:
@@ -127,6 +127,8 @@ class GymnasiumTask(SimulatorTask):
         result = np.asarray(self.adapter.success(states, goals))
         if result.shape != (len(states),):
             raise InputError(f"success must return one value per row ({len(states)},), got {result.shape}")
+        if result.dtype.kind not in "bf" or np.isnan(result).any():
+            raise InputError(f"success must return bool, or floats that are not NaN, got {result.tolist()[:3]}")
         return np.where(result, 0.0, 2.0) if result.dtype == bool else result
 
     def sense(self, states: np.ndarray) -> dict[str, np.ndarray]:
@@ -147,18 +149,23 @@ class GymnasiumTask(SimulatorTask):
         if not isinstance(self.adapter.env, gymnasium.Env):
             self.env.close()
 
+    def _step(self, action: np.ndarray) -> None:
+        """With an action that the environment's own space holds: its bounds may lie within our float32 ones."""
+        space = self._space
+        self.env.step(np.clip(action.reshape(space.shape), space.low, space.high).astype(space.dtype))
+
     def _measure(self) -> dict[str, np.ndarray]:
         return {
             name: np.array(read(self.env), np.float64).reshape(-1) for name, read in self.adapter.sensors.items()
         }
 
     def _check(self) -> None:
-        """Setting the state must restore all that the next steps and the picture depend on."""
+        """Setting the state must restore all that the next two steps and the picture depend on."""
         actions = np.random.default_rng(0).uniform(self.low, self.high, (2, len(self.low)))
         self.env.reset(seed=0)
         path = [self.get()]
         for action in actions:
-            self.env.step(action.reshape(self._space.shape).astype(self._space.dtype))
+            self._step(action)
             path.append(self.get())
         first, image = self.simulate(path[0], actions[0]), self.draw_one(path[0])
         second, same = self.simulate(first, actions[1]), self.draw_one(path[0])
@@ -195,7 +202,7 @@ def from_gymnasium(
         env: an id, a constructor, or an instance (which then serves all tasks made of this class).
         state: functions (get(env) -> vector, set(env, vector)), "classic" for environments that keep all in
             `env.state`, or "mujoco" for gymnasium's MuJoCo environments (solver warm start included).
-        success: states (B, s), goals (B, s) -> distances (B,) in units of the tolerance, or bool (B,).
+        success: states (B, s), goals (B, s) -> distances (B,) in units of the tolerance, floats, or bool (B,).
         image: (env, size) -> uint8 (h, w, 3) of the state it is in; `env.render()` by default, at the asked size
             where the constructor takes one. MuJoCo environments are drawn by ours.
         start: rng -> state vector; the environment's own reset by default.

@@ -33,7 +33,7 @@ def load_mujoco(extra: str = "dmc") -> ModuleType:
     its own); else MuJoCo's default. A missing package or library is an `InputError` that says what to install.
     """
     if "mujoco" not in sys.modules and find_spec("mujoco") and platform.system() == "Linux":
-        os.environ["MUJOCO_GL"] = os.environ.get("MUJOCO_GL") or _working_backend()
+        os.environ["MUJOCO_GL"] = os.environ.get("MUJOCO_GL", "").strip() or _working_backend()
     try:
         return need("mujoco", extra)
     except InputError:
@@ -146,3 +146,17 @@ def backend_name() -> str:
     """The GL backend that MuJoCo has: "egl", "osmesa", "glfw", "cgl" or "none"."""
     context = getattr(load_mujoco(), "GLContext", None)
     return context.__module__.rpartition(".")[2] if context else "none"
+
+
+def renderer_name() -> str | None:
+    """What draws behind the backend, in OpenGL's words ("llvmpipe ...", a GPU's name); None before it has drawn.
+
+    Drivers of one backend differ in single pixels.
+    """
+    if not shared.alive:
+        return None
+    from OpenGL import GL
+
+    with shared.current():
+        name = GL.glGetString(GL.GL_RENDERER)
+    return name.decode(errors="replace") if name else None

@@ -144,12 +144,7 @@ class MuJoCoTask(SimulatorTask):
         low, high = self.model.jnt_range.T
         slack = np.where(self._limited, (high - low) / 2, np.inf)
         qpos = self.qpos(states)
-        fits = ((qpos >= low - slack) & (qpos <= high + slack)).all(1)
-        values = self.factors.of(states)
-        for name in self.factors.vary:
-            factor = self.factors.known[name]
-            fits &= ((values[name] >= factor.low) & (values[name] <= factor.high)).all(1)
-        return fits
+        return ((qpos >= low - slack) & (qpos <= high + slack)).all(1) & self.factors.fits(states)
 
     # What is seen of them
 

@@ -50,8 +50,8 @@ class MazeTask(OGBenchTask):
         return env
 
     def possible(self, states: np.ndarray) -> np.ndarray:
-        """Only within free cells."""
-        return self._map[tuple(self._cells(states[:, :2]).T)]
+        """Only within free cells; factors stay in their ranges."""
+        return self._map[tuple(self._cells(states[:, :2]).T)] & self.factors.fits(states)
 
     def distance(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         """OGBench's: between positions in the plane, in units of its tolerance; heading and limbs do not count."""

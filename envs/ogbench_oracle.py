@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.ogbench_manipulation import ManipulationTask, Subtask
+from envs.ogbench_arm import ManipulationTask, Subtask
 from envs.policies import Actor, OrnsteinUhlenbeck, Rngs
 from envs.task import GoalTask
 from lewm.registry import register

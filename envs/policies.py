@@ -72,7 +72,7 @@ def _chain(task: GoalTask, rng: np.random.Generator, start: np.ndarray, count: i
 
 @register("policy", "uniform_hold")
 class UniformHold:
-    """Uniform random actions, each held for `hold` steps: the random floor of an evaluation."""
+    """Uniform random actions, each held for `hold` steps: the random floor of an evaluation. 1 is plain uniform."""
 
     def __init__(self, *, hold: int = 5) -> None:
         if hold < 1:
@@ -103,6 +103,27 @@ class OrnsteinUhlenbeck:
             fresh = np.sqrt(1 - self.correlation**2) * noise[:, t]
             noise[:, t] = self.correlation * noise[:, t - 1] + fresh
         return _replay("ou", task, noise * self.scale * _half_range(task))
+
+
+@register("policy", "momentum")
+class Momentum:
+    """A random walk of the action itself, reflected at its bounds: a[t] = a[t-1] + step * half range * noise.
+
+    It starts anywhere and stays uniform over the range, however smooth it is.
+    """
+
+    def __init__(self, *, step: float = 0.2) -> None:
+        if not 0 <= step < np.inf:
+            raise InputError(f"momentum needs a finite step of at least 0, got {step}")
+        self.step = step
+
+    def begin(self, task: GoalTask, rngs: Rngs, steps: int) -> Actor:
+        """See `Policy`."""
+        starts = np.stack([rng.uniform(-1, 1, len(task.low)) for rng in rngs])
+        walk = self.step * _normal(task, rngs, steps)
+        walk[:, 0] = starts
+        folded = np.abs((np.cumsum(walk, axis=1) - 1) % 4 - 2) - 1  # noise is symmetric: the same as reflecting
+        return _replay("momentum", task, folded * _half_range(task))
 
 
 @register("policy", "straight")

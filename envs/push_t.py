@@ -12,7 +12,8 @@ The state is LeWM's `state` column:
 
 `block xy` is the middle of the T's top edge, in units of the arena, y pointing down. Here a step is a function of
 that state alone: the block's last velocity is spent before the step ends, and no contact is remembered from one
-control step to the next. The agent's target stays inside the arena, and walls are thick, so nothing leaves it.
+control step to the next. The agent's target and the block's centre of gravity stay inside the arena, wherever an
+agent, which nothing stops, presses it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from envs import raster
-from envs.factors import Factor, Factors
+from envs.factors import TRIES, Factor, Factors, check_colours
 from envs.task import SimulatorTask
 from lewm.extras import need
 from lewm.registry import register
@@ -42,6 +43,7 @@ REACH_PER_ACTION = 100.0
 POSITION_TOLERANCE, ANGLE_TOLERANCE = 20.0, np.pi / 9
 INNER_HALF = 249.0  # from the middle to the walls' faces, as drawn
 WALL_COLOR = np.array([211, 211, 211], np.float32)
+COLOURS = ("agent_color", "block_color", "background_color")
 SUBSTEPS, DT, STIFFNESS, DAMPING = 10, 0.01, 100.0, 20.0
 
 
@@ -83,6 +85,7 @@ class PushT(SimulatorTask):
             raise InputError(f"push_t needs rows >= 1 and image_size >= 16, got {rows} and {image_size}")
         if not (friction >= 0 and 0 < agent_size <= 3):
             raise InputError(f"push_t needs friction >= 0 and 0 < agent_size <= 3, got {friction} and {agent_size}")
+        check_colours(agent_color, block_color, background_color)
         self.factors = Factors(
             {
                 "agent_color": Factor(tuple(agent_color), (0, 0, 0), (200, 200, 255)),
@@ -100,20 +103,26 @@ class PushT(SimulatorTask):
         self.rendering: Mapping[str, Any] = {"backend": "numpy", "target": target}
         self._floor = None if "background_color" in vary else _floor(image_size, np.array(background_color))
         self._world: _World | None = None
+        self._colours_vary = not set(vary).isdisjoint(COLOURS)
+        if self._colours_vary:
+            self.sample_state(np.random.default_rng(0))  # an error here and not in the middle of a collection
 
     def sample_state(self, rng: np.random.Generator) -> np.ndarray:
-        """Agent and block anywhere apart from each other, at rest."""
-        while True:
+        """Agent and block anywhere apart from each other, at rest; if colours vary, ones that can be told apart."""
+        for _ in range(TRIES):
             agent, centre = rng.uniform(40, ARENA - 40, 2), rng.uniform(95, ARENA - 95, 2)
             angle = rng.uniform(0, 2 * np.pi)
             state = np.r_[agent, centre - turn(CENTRE, angle), angle, 0, 0, self.factors.draw(rng)]
-            if clearance(state[None])[0] > 2 * AGENT_RADIUS:
+            size = self.factors.of(state[None])["agent_size"].item()
+            apart = clearance(state[None])[0] > max(2, size) * AGENT_RADIUS
+            if apart and (not self._colours_vary or self.factors.distinct(state[None], *COLOURS)[0]):
                 return state
+        raise InputError(f"{TRIES} draws of {list(self.factors.vary)} made no world: choose other colours")
 
     def possible(self, states: np.ndarray) -> np.ndarray:
-        """Agent and block lie inside the arena."""
+        """Agent and block lie inside the arena, and what varies within its ranges."""
         points = np.stack([states[:, :2], centre_of(states)], axis=1)
-        return ((points >= 0) & (points <= ARENA)).all((1, 2))
+        return ((points >= 0) & (points <= ARENA)).all((1, 2)) & self.factors.fits(states)
 
     def simulate(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
         """One control step of ten physics steps."""
@@ -256,5 +265,6 @@ class _World:
             ax, ay = ax + vx * DT, ay + vy * DT
         self._pymunk.Body.update_position(block, DT)  # what the last contacts left to move
         space.remove(*self._still, *self._shapes)
-        (ax, ay), (bx, by) = agent.position, block.position
+        (ax, ay), (bx, by), centre = agent.position, block.position, block.local_to_world(tuple(CENTRE))
+        (bx, by) = np.array([bx, by]) + (np.clip(centre, INNER, OUTER) - centre)
         return np.array([ax, ay, bx, by, block.angle % (2 * np.pi), vx, vy])

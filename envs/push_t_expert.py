@@ -43,13 +43,13 @@ SPIN = (POINTS[:, 0] * NORMALS[:, 1] - POINTS[:, 1] * NORMALS[:, 0]) / MOMENT  #
 
 @register("policy", "push_t_expert")
 class PushTExpert:
-    """Pushes the block to one drawn pose after another, then takes the agent to a drawn place.
+    """Pushes the block to one drawn pose after another; there early, the agent leaves it for a drawn place.
 
     Args:
         noise, correlation: of the autocorrelated noise on top, as in `ou`, in half action ranges.
         speed: of the agent, in action units, drawn per episode from half of this to all of it.
         turns, shifts: goals lie up to this many radians and arena units from where the block is.
-        patience: steps after which a goal is given up.
+        patience: steps after which a goal is given up; none is left before ten, or `patience` if that is less.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class PushTExpert:
         if not isinstance(task, PushT):
             raise InputError(f"push_t_expert plays push_t only, not {type(task).__name__}")
         noise = self.wander.begin(task, rngs, steps)
-        count = steps // 10 + 2  # no goal is left sooner
+        count = steps // min(10, self.patience) + 2  # no goal is left sooner
         drawn = np.stack([rng.random((count, 5)) for rng in rngs])
         speed = self.speed * np.array([rng.uniform(0.5, 1) for rng in rngs])
         rows = np.arange(len(rngs))
@@ -98,7 +98,7 @@ class PushTExpert:
             goals[leave] = self._goals(states, drawn[rows, index])[leave]
             shift, turned = _missing(states, goals)
             target, pushes, contact[:] = _approach(states, shift, turned, contact)
-            resting = close & ~leave  # on the way to the next goal the agent goes somewhere else
+            resting = close & ~leave  # too soon to leave the goal
             target = np.where(resting[:, None], 40 + (ARENA - 80) * drawn[rows, index, 3:], target)
             way = np.where(pushes[:, None] & ~resting[:, None], target, _around(states, target, contact))
             pull = way - states[:, :2]

@@ -18,7 +18,7 @@ def stamp(images: np.ndarray, centres: np.ndarray, reach: float, sdf: Sdf, colou
     """Blend one shape into each image, in place.
 
     Args:
-        images: (B, size, size, 3) uint8.
+        images: (B, size, size, 3) uint8, contiguous: of a slice or a transposed view a copy would be drawn into.
         centres: (B, 2) x, y in pixels; the centre of the first pixel is (0.5, 0.5).
         reach: how far the shape extends from its centre, in pixels.
         sdf: signed distance (B, n, n) in pixels of points at offsets `dx` (B, 1, n) and `dy` (B, n, 1).

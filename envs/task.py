@@ -98,7 +98,10 @@ class GoalTask(ABC):
 
     def steer(self, states: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Actions (B, A) that move straight towards `targets`, blind to obstacles."""
-        raise InputError(f"{type(self).__name__} has no `steer`, which goal-directed and greedy policies need")
+        raise InputError(
+            f"{type(self).__name__} has no `steer`, which goal-directed and greedy policies need: collect with "
+            "policy=ou, or another that does not, and evaluate with floors=[random]"
+        )
 
     def close(self) -> None:
         """Give back what the task holds, simulators and renderers included; it needs a reset afterwards."""

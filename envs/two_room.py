@@ -1,16 +1,5 @@
 """Two-Room: a disc moves between two rooms joined by a door, seen from above. Batched numpy, no simulator.
 
-The world is 64 units wide whatever the image size. The disc cannot overlap a wall, so its *centre* lives in two
-rectangles (the rooms) joined by a corridor, all drawn inwards by the radius:
-
-        low        near  far       high          near = wall's left face  - radius
-      low +-----------+  +-----------+           far  = wall's right face + radius
-          |  left     |  |     right |           lower, upper = door -/+ gap: the corridor for the centre
-          |           +--+           |
-          |             corridor     |
-          |           +--+           |
-     high +-----------+  +-----------+
-
 Motion is swept along x, then along y, so nothing passes through a wall at any speed and the disc slides along
 walls. The task is the one of PLDM and LeWM (arXiv 2502.14819, 2603.19312) with honest collisions: the published
 environment checks only the end point of a move.
@@ -20,17 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
-from envs.factors import Factor, Factors
+from envs.factors import TRIES, Factor, Factors, check_colours
 from envs.task import GoalTask
+from envs.two_room_geometry import WORLD, Geometry
 from lewm.registry import register
 from lewm.types import InputError
 
-WORLD = 64.0
 RANGES = {  # of what may vary; of `speed` in shares of its usual value
     "door": (8.5, 55.5),
     "door_size": (8.0, 16.0),
@@ -42,39 +29,7 @@ RANGES = {  # of what may vary; of `speed` in shares of its usual value
     "wall_color": ((0, 0, 0), (110, 110, 110)),
     "floor_color": ((150, 150, 150), (255, 255, 255)),
 }
-TRIES = 1000  # draws of what varies until they make a world
-CONTRAST = 60  # least difference between colours where some are drawn, in their most telling channel
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where the disc's centre may go, and what it is like: arrays (B,) or (B, k); B is 1 if all rows are alike."""
-
-    low: np.ndarray
-    high: np.ndarray
-    middle: np.ndarray
-    near: np.ndarray
-    far: np.ndarray
-    door: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    radius: np.ndarray
-    gain: np.ndarray  # (B, 1), of actions
-    color: np.ndarray  # (B, 3)
-
-    def at_door(self, y: np.ndarray) -> np.ndarray:
-        """Whether a centre at height `y` fits through the door."""
-        return (y >= self.lower) & (y <= self.upper)
-
-    @property
-    def has_door(self) -> np.ndarray:
-        """Whether the door is in the wall and the disc fits through."""
-        return (self.low < self.lower) & (self.lower < self.upper) & (self.upper < self.high)
-
-    @property
-    def has_rooms(self) -> np.ndarray:
-        """Whether there is a wall, and room on either side of it."""
-        return (self.low < self.near) & (self.far < self.high) & (self.far - self.near > 2 * self.radius)
+COLOURS = ("agent_color", "wall_color", "floor_color")
 
 
 @register("env", "two_room")
@@ -124,7 +79,7 @@ class TwoRoom(GoalTask):
         self.high = np.full(2, speed, np.float32)
         self.image_shape = (image_size, image_size, 3)
         self._check(values)
-        self._usual = self._make_geometry(np.zeros((1, 2)), Factors(self.factors.known))
+        self._usual = Geometry.of(Factors(self.factors.known).of(np.zeros((1, 2))), border)
         if not self._usual.has_door.all():
             raise InputError(f"the door (centre {door}, size {door_size}) must fit the wall and the disc")
         if not self._usual.has_rooms.all():
@@ -139,7 +94,7 @@ class TwoRoom(GoalTask):
             return self._place(rng, np.zeros(2), left=rng.random() < 0.5)
         for _ in range(TRIES):
             state = np.concatenate([np.zeros(2), self.factors.draw(rng)])
-            if self._is_world(state[None])[0] and self._is_distinct(state[None])[0]:
+            if self._is_world(state[None])[0] and self.factors.distinct(state[None], *COLOURS)[0]:
                 return self._place(rng, state, left=rng.random() < 0.5)
         raise InputError(f"{TRIES} draws of {list(self.factors.vary)} made no world: vary something else")
 
@@ -149,25 +104,11 @@ class TwoRoom(GoalTask):
 
     def possible(self, states: np.ndarray) -> np.ndarray:
         """A centre inside a wall is not, nor is a world that does not fit together."""
-        here, x, y = self._geometry(states), states[:, 0], states[:, 1]
-        room = (x <= here.near) | (x >= here.far) | here.at_door(y)
-        inside = (np.minimum(x, y) >= here.low) & (np.maximum(x, y) <= here.high)
-        return room & inside & self._is_world(states)
+        return self._geometry(states).has(states) & self._is_world(states)
 
     def advance(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Swept motion along x, then along y."""
-        here, after = self._geometry(states), np.array(states, np.float64)
-        x, y = states[:, 0], states[:, 1]
-        move = actions * here.gain
-        blocked = ~here.at_door(y)
-        x_low = np.where(blocked & (x >= here.far), here.far, here.low)
-        x_high = np.where(blocked & (x <= here.near), here.near, here.high)
-        after[:, 0] = x = np.clip(x + move[:, 0], x_low, x_high)
-        inside = (x > here.near) & (x < here.far)
-        y_low = np.where(inside, here.lower, here.low)
-        y_high = np.where(inside, here.upper, here.high)
-        after[:, 1] = np.clip(y + move[:, 1], y_low, y_high)
-        return after
+        return self._geometry(states).sweep(states, actions * self._gain(states))
 
     def distance(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         """Between centres, in units of `tolerance`."""
@@ -179,13 +120,7 @@ class TwoRoom(GoalTask):
 
     def detour(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         """Whether the dividing wall cuts the segment from state to goal."""
-        here = self._geometry(states)
-        x0, y0, x1, y1 = states[:, 0], states[:, 1], goals[:, 0], goals[:, 1]
-        run = np.where(x1 == x0, 1.0, x1 - x0)
-        enter, leave = (np.clip(x, here.near, here.far) for x in (x0, x1))
-        heights = [y0 + (x - x0) / run * (y1 - y0) for x in (enter, leave)]
-        through = here.at_door(heights[0]) & here.at_door(heights[1])
-        return (enter != leave) & ~through
+        return self._geometry(states).cuts(states, goals)
 
     def waypoint(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         """The goal where the way is free, else the door's mouth in the goal's room, else its other mouth."""
@@ -199,14 +134,14 @@ class TwoRoom(GoalTask):
 
     def steer(self, states: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Straight at full speed, without overshooting."""
-        move = (targets - states)[:, :2] / self._geometry(states).gain
+        move = (targets - states)[:, :2] / self._gain(states)
         return move / np.maximum(1.0, np.abs(move).max(1, keepdims=True) / self.high)
 
     def draw(self, states: np.ndarray) -> np.ndarray:
         """Background plus one antialiased disc per row, blended into a small patch around its centre."""
         size, scale = self.image_shape[0], self.image_shape[0] / WORLD
-        here, centre = self._geometry(states), np.asarray(states[:, :2], np.float32) * scale
-        radius = here.radius * scale
+        centre, radius = np.asarray(states[:, :2], np.float32) * scale, self._geometry(states).radius * scale
+        colour = self.factors.of(states)["agent_color"].astype(np.float32)
         side = min(size, math.ceil(2 * radius.max()) + 2)
         corner = np.clip(np.floor(centre - side / 2 + 0.5), 0, size - side).astype(np.intp)
         rows_cols = corner[:, :, None] + np.arange(side)  # (B, xy, side)
@@ -218,7 +153,7 @@ class TwoRoom(GoalTask):
         pixels, first = images.reshape(-1, 3), size * size * np.arange(len(states))[:, None, None]
         place = first + rows_cols[:, 1, :, None] * size + rows_cols[:, 0, None, :]
         patch = pixels[place].astype(np.float32)
-        patch += alpha * (here.color[:, None, None] - patch)
+        patch += alpha * (colour[:, None, None] - patch)
         pixels[place] = (patch + 0.5).astype(np.uint8)
         return images
 
@@ -237,30 +172,14 @@ class TwoRoom(GoalTask):
             raise InputError(
                 f"rows must be at least 1 and image_size 16, got {self.rows} and {self.image_shape[0]}"
             )
-        if not all(np.shape(colour) == (3,) and 0 <= min(colour) <= max(colour) <= 255 for colour in colours):
-            raise InputError(f"a colour is red, green and blue in 0..255, got {colours}")
+        check_colours(*colours)
 
     def _geometry(self, states: np.ndarray) -> Geometry:
-        return self._make_geometry(states, self.factors) if self.factors.size else self._usual
+        return Geometry.of(self.factors.of(states), self.border) if self.factors.size else self._usual
 
-    def _make_geometry(self, states: np.ndarray, factors: Factors) -> Geometry:
-        values = factors.of(states)
-        value = {name: column[:, 0] for name, column in values.items()}
-        door, middle, radius = value["door"], value["wall_x"], value["radius"]
-        half, gap = value["wall"] / 2, value["door_size"] / 2 - radius
-        return Geometry(
-            low=self.border + radius,
-            high=WORLD - self.border - radius,
-            middle=middle,
-            near=middle - half - radius,
-            far=middle + half + radius,
-            door=door,
-            lower=door - gap,
-            upper=door + gap,
-            radius=radius,
-            gain=values["speed"] / self.speed,
-            color=values["agent_color"].astype(np.float32),
-        )
+    def _gain(self, states: np.ndarray) -> np.ndarray:
+        """Of actions, (B or 1, 1)."""
+        return self.factors.of(states)["speed"] / self.speed
 
     def _place(self, rng: np.random.Generator, state: np.ndarray, left: bool) -> np.ndarray:
         """`state` with its centre anywhere in one of the rooms."""
@@ -271,18 +190,8 @@ class TwoRoom(GoalTask):
 
     def _is_world(self, states: np.ndarray) -> np.ndarray:
         """Whether what varies fits together (B,)."""
-        if not self.factors.size:
-            return np.ones(len(states), bool)
-        here, values = self._geometry(states), self.factors.of(states)
-        colours = np.concatenate(np.broadcast_arrays(*(v for k, v in values.items() if v.shape[1] == 3)), axis=1)
-        painted = ((colours >= 0) & (colours <= 255)).all(1)
-        return here.has_door & here.has_rooms & (here.radius > 0) & (here.gain[:, 0] > 0) & painted
-
-    def _is_distinct(self, states: np.ndarray) -> np.ndarray:
-        """Whether disc, walls and floor can be told from each other (B,)."""
-        values = self.factors.of(states)
-        colours = [values[name] for name in ("agent_color", "wall_color", "floor_color")]
-        return np.all([np.abs(a - b).max(1) >= CONTRAST for a, b in combinations(colours, 2)], axis=0)
+        here = self._geometry(states)
+        return here.has_door & here.has_rooms & self.factors.fits(states)
 
     def _backgrounds(self, states: np.ndarray) -> np.ndarray:
         """Walls and floor (B or 1, size, size, 3), kept from the last call where the worlds are the same."""

@@ -80,7 +80,7 @@ register("env", "arm")(
 
 COLLECT = ("env=arm", "policy=straight", "episodes=600", "steps=60")
 TRAIN = ("trainer.steps=1000",)
-EVALUATE = ("pairs=100", "budget=60", "floors=[random]")
+EVALUATE = ("pairs=100", "budget=60")
 
 
 def main(

@@ -48,12 +48,13 @@ def contact_sheet(reader: EpisodeReader, positions: Sequence[int] | np.ndarray, 
     size = LABEL + FRAMES * (FRAME + 0.06), TOP + sum(heights)
     figure = Figure(figsize=size)
     axis = figure.add_axes((0, 0, 1, 1))
-    axis.text(0.1, TOP / 2, f"{reader.folder.name}: {len(reader)} episodes", color=INK, fontsize=11, va="center")
+    words = {"color": INK, "va": "center", "parse_math": False}  # a name may hold a $
+    axis.text(0.1, TOP / 2, f"{reader.folder.name}: {len(reader)} episodes", fontsize=11, **words)
     for (position, camera), height, end in zip(rows, heights, TOP + np.cumsum(heights), strict=True):
         steps, stride = int(reader.steps[position]), reader.info.columns[camera].stride
-        text = [reader.facts(position).get("policy", ""), f"episode {reader.ids[position]}", f"{steps} steps"]
+        text = [_policy(reader, position), f"episode {reader.ids[position]}", f"{steps} steps"]
         text = [line for line in (*text, camera if len(cameras) > 1 else "") if line]
-        axis.text(0.1, end - height / 2 + GAP / 2, "\n".join(text), color=INK, fontsize=8, va="center")
+        axis.text(0.1, end - height / 2 + GAP / 2, "\n".join(text), fontsize=8, **words)
         shown = np.linspace(0, steps // stride, FRAMES).round().astype(int)
         frames = reader.gather(camera, np.full(FRAMES, position), shown)
         for k, (frame, step) in enumerate(zip(frames, shown * stride, strict=True)):
@@ -79,9 +80,14 @@ def overview_positions(reader: EpisodeReader) -> list[int]:
     """Positions of the first few episodes of each policy, among some hundred spread over the set."""
     found: dict[str, list[int]] = {}
     for position in np.unique(np.linspace(0, len(reader) - 1, LOOKED_AT).round().astype(int)):
-        found.setdefault(str(reader.facts(position).get("policy", "")), []).append(int(position))
+        found.setdefault(_policy(reader, position), []).append(int(position))
     each = max(1, ROWS // len(found))
     return [position for name in sorted(found) for position in found[name][:each]]
+
+
+def _policy(reader: EpisodeReader, position: int) -> str:
+    """Who acted in an episode; facts of foreign sets may be anything."""
+    return str(reader.facts(position).get("policy", ""))
 
 
 def _frames(reader: EpisodeReader, position: int, cameras: list[str]) -> np.ndarray:

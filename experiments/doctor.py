@@ -29,7 +29,7 @@ from lewm.types import InputError
 SIZES = (64, 224)
 DESCRIPTION = """Say what works here: Python, PyTorch, the extras, the two ways to draw MuJoCo's tasks without a
 screen (each tried in a process of its own, as a broken graphics driver can hang or crash), and every task, with the
-pictures it makes per second. Writes one picture of all tasks. Takes about half a minute and changes nothing."""
+pictures it makes per second. Takes half a minute, writes one picture of all tasks and changes nothing else."""
 EPILOG = """exit code 0: the base works (Two-Room, and with it training and planning). What is missing beyond that
 is listed under "to do", with the command that brings it.
 
@@ -114,14 +114,19 @@ def _show_backends() -> list[str]:
     if find_spec("mujoco") is None:
         print("  mujoco is not installed")
         return []
+    wish = os.environ.get("MUJOCO_GL", "").lower().strip()  # as MuJoCo reads it
+    names = [*BACKENDS] if platform.system() == "Linux" else [None]
+    names += [wish] if wish and wish not in names else []
     found = {}
-    for name in BACKENDS if platform.system() == "Linux" else [None]:
+    for name in names:
         one = found[name] = probe(backend=name, sizes=SIZES, qualities=QUALITIES)
         say(f"  {name or one.backend:<10}{_figures(one) if one.works else f'does not work: {one.error}'}")
     working = [name or one.backend for name, one in found.items() if one.works]
-    chosen = os.environ.get("MUJOCO_GL") or next(iter(working), "disabled")
+    chosen = wish or next(iter(working), "disabled")
     os.environ["MUJOCO_GL"] = chosen if chosen in working else "disabled"  # one that crashes must not end the tasks
     print(f"  used here: {os.environ['MUJOCO_GL']}")
+    if working and chosen not in working:
+        return [f"MUJOCO_GL={wish} does not work here: unset it, or set it to {' or '.join(working)}"]
     return [] if working else ["to draw MuJoCo's tasks: " + ", or ".join(BACKENDS.values())]
 
 

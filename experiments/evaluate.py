@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from envs import GoalTask, UniformHold
 from envs.policies import Greedy, Policy
 from experiments.build import build_task
-from experiments.pairs import Pairs, draw_pairs, heldout_pairs
+from experiments.pairs import Pairs, choose_pairs
 from experiments.records import EpisodeRecord, append, read, repair, summarise
 from experiments.runs import (
     at_least,
@@ -30,7 +31,6 @@ from experiments.runs import (
     write_json,
 )
 from lewm import checkpoint, registry
-from lewm.data import EpisodeReader, split_episodes
 from lewm.models import WorldModel
 from lewm.types import InputError
 from planners import MPC
@@ -53,26 +53,31 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     model = checkpoint.load(run, plugins=config["plugins"])
     facts = checkpoint.provenance(run)
     env = config.get("env") or facts.get("data", {}).get("source", {}).get("env")
-    if env is None:
+    if not isinstance(env, Mapping):  # a converted set may say something else
         raise InputError(f"{folder} does not say which environment it was trained on; choose env=...")
-    task = build_task(env, 1)
-    _check_fits(model, task)
-    pairs, track = _pairs(task, config, facts)
-    if config["budget"] is not None:
-        at_least(config, budget=1)
-    config = {**config, "budget": config["budget"] or (100 if track["track"] == "free" else 2 * track["offset"])}
+    with closing(build_task(env, 1)) as task:
+        _check_fits(model, task)
+        made = {"version": task.version, "rendering": json.loads(json.dumps(dict(task.rendering)))}
+        _check_drawn_alike(made, env, facts, config["rendering"])
+        pairs, track = choose_pairs(task, env, config, facts.get("data", {}))
+        if config["budget"] is not None:
+            at_least(config, budget=1)
+        budget = config["budget"] or (100 if track["track"] == "free" else 2 * track["offset"])
+        config = {**config, "budget": budget}
+        floors = _floors(config, task, pairs)
     agent = _agent(model, config)
     controller = _controller(model, agent)
-    policies: dict[str, Begin] = {"model": _planning(controller)}
-    policies |= {name: _scripted(_floor(name), config["budget"]) for name in config["floors"]}
+    policies = {"model": _planning(controller), **{name: _scripted(FLOORS[name], budget) for name in floors}}
     protocol = {
         **track,
         "env": env,
+        "task": made,
         "pairs": len(pairs),
         "pairs_fingerprint": pairs.fingerprint,
         "pairs_presolved_removed": pairs.presolved,
-        "budget": config["budget"],
-        "floors": list(config["floors"]),
+        "pairs_impossible_removed": pairs.impossible,
+        "budget": budget,
+        "floors": floors,
         "checkpoint": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16],
         **agent,
         "seed": config["seed"],
@@ -108,7 +113,7 @@ def _run(
     records = read(log)
     summary = {
         **summarise(records),
-        "measures_final": _measures(protocol["env"], records),
+        **_measures(protocol["env"], records),
         **_latency(protocol["env"], pairs, records, controller, config),
         "seed": facts.get("seed"),
         "planner_seed": config["seed"],
@@ -126,12 +131,16 @@ def _run(
     return summary
 
 
-def _measures(env: Mapping[str, Any], records: Sequence[EpisodeRecord]) -> dict[str, float]:
-    """Success at the end by the task's other rules, the model's episodes only."""
-    model = [record for record in records if record.policy == "model"]
-    ends, goals = (np.array(values) for values in ([r.states[-1] for r in model], [r.goal for r in model]))
+def _measures(env: Mapping[str, Any], records: Sequence[EpisodeRecord]) -> dict[str, Any]:
+    """Success at the end by the task's other rules: their names, `<rule>_final`, `<floor>_<rule>_final`."""
+    names, found = [], {}
     with closing(build_task(env, 1)) as task:
-        return {name: float((far <= 1).mean()) for name, far in task.measures(ends, goals).items()}
+        for policy in dict.fromkeys(record.policy for record in records):
+            mine = [record for record in records if record.policy == policy]
+            far = task.measures(np.array([r.states[-1] for r in mine]), np.array([r.goal for r in mine]))
+            names, prefix = list(far), "" if policy == "model" else f"{policy}_"
+            found |= {f"{prefix}{name}_final": round(float((far[name] <= 1).mean()), 4) for name in names}
+    return {"measures": names, **found}
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -140,7 +149,7 @@ def headline(summary: Mapping[str, Any]) -> str:
     parts = [f"success {summary['success_final']:.1%} [{low:.1%}, {high:.1%}] of {summary['n']} at the end"]
     if summary["detour_final"] is not None:
         parts.append(f"detour {summary['detour_final']:.1%}")
-    parts += [f"{name} {rate:.1%}" for name, rate in summary["measures_final"].items()]
+    parts += [f"{name} {summary[f'{name}_final']:.1%}" for name in summary["measures"]]
     parts += [f"{floor} {summary[f'{floor}_final']:.1%}" for floor in FLOORS if f"{floor}_final" in summary]
     parts.append(f"plan {summary['plan_ms_p50']:.1f} ms")
     return ", ".join(parts)
@@ -185,28 +194,6 @@ def run_pairs(
     ]
 
 
-def _pairs(task: GoalTask, config: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[Pairs, dict[str, Any]]:
-    """The pairs of the chosen track, and what the protocol says about where they come from."""
-    count, seed = config["pairs"], config["pairs_seed"]
-    if config["track"] == "free":
-        return draw_pairs(task, count, seed), {"track": "free"}
-    if config["track"] != "heldout":
-        raise InputError(f"tracks are free and heldout, got '{config['track']}'")
-    if not config["data"]:
-        raise InputError(
-            "track=heldout takes its pairs from episodes: data=FOLDER, of the training data or another set"
-        )
-    reader = EpisodeReader(config["data"])
-    trained = facts.get("data", {})
-    episodes = np.arange(len(reader))
-    if reader.fingerprint == trained.get("fingerprint"):  # only what the model has not seen
-        training, episodes = split_episodes(reader, trained["validation"])
-        if set(training) >= set(episodes):
-            raise InputError(f"the model was trained on all of {config['data']}; give data=... it has not seen")
-    pairs = heldout_pairs(task, reader, episodes, count, config["offset"], seed)
-    return pairs, {"track": "heldout", "offset": config["offset"], "pairs_from": reader.fingerprint}
-
-
 def _check_fits(model: WorldModel, task: GoalTask) -> None:
     if task.image_shape != model.image_shape:
         raise InputError(
@@ -218,6 +205,29 @@ def _check_fits(model: WorldModel, task: GoalTask) -> None:
             f"the model takes actions of dimension {model.action_spec.dim}, the task {len(task.low)}; "
             "use its own task"
         )
+
+
+def _check_drawn_alike(
+    made: Mapping[str, Any], env: Mapping[str, Any], facts: Mapping[str, Any], wanted: str
+) -> None:
+    """Refuse a task that is another version, or looks otherwise, than when the training data were recorded."""
+    if wanted not in ("same", "any"):
+        raise InputError(f"rendering is same (as the training data) or any, got '{wanted}'")
+    source = facts.get("data", {}).get("source", {})
+    trained = source.get("env")
+    known = "task" in source and isinstance(trained, Mapping) and trained["name"] == env["name"]
+    if wanted == "any" or not known:
+        return
+    then, now = ({"version": task["version"], **task["rendering"]} for task in (source["task"], made))
+    for key in then | now:
+        if (was := then.get(key)) != now.get(key):
+            advice = {"version": "collect and train anew", "backend": f"set MUJOCO_GL={was}"}
+            setting = key in registry.defaults("env", env["name"])
+            usual = f"choose env={env['name']} env.{key}={was}" if setting else f"install {key} {was}"
+            raise InputError(
+                f"the training data are of {env['name']} with {key} {was}, here it is {now.get(key)}: "
+                f"{advice.get(key, usual)}, or evaluate all the same with rendering=any"
+            )
 
 
 def _agent(model: WorldModel, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,10 +262,25 @@ def _scripted(policy: Policy, steps: int) -> Begin:
     return begin
 
 
-def _floor(name: str) -> Policy:
-    if name not in FLOORS:
-        raise InputError(f"floors are {', '.join(FLOORS)}, got '{name}'")
-    return FLOORS[name]
+def _floors(config: Mapping[str, Any], task: GoalTask, pairs: Pairs) -> list[str]:
+    """The floors asked for, by default those that can act in this task; each is tried on one pair.
+
+    Raises:
+        InputError: a floor that was asked for is unknown, or cannot act.
+    """
+    asked, able = config["floors"], []
+    if asked is not None and not (isinstance(asked, list) and set(asked) <= set(FLOORS)):
+        raise InputError(f"floors must be null, or a list of {', '.join(FLOORS)}; got {asked}")
+    for name in FLOORS if asked is None else asked:
+        task.reset(pairs.starts[:1], pairs.goals[:1])
+        try:
+            task.step(_scripted(FLOORS[name], config["budget"])(task, [config["seed"]])(0))
+        except InputError:
+            if asked is not None:
+                raise
+        else:
+            able.append(name)
+    return able
 
 
 def _latency(

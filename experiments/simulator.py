@@ -92,11 +92,14 @@ class SimulatorDynamics:
 class Search:
     """Plans in the true simulator towards one drawn goal after another: an expert for any task, and a dear one.
 
+    Goals are drawn as the task draws them, so that a row may be at one already: it is left for another within a
+    step, and counts in `goals_reached` like any other.
+
     Args:
         noise, correlation: of the autocorrelated noise on top, as in `ou`, in half action ranges.
         horizon, samples, iterations: of the cross-entropy search, in environment steps; `std`: spread of its
             candidates, in half action ranges; replan_every: steps of a plan that are executed.
-        patience: steps after which a goal is given up.
+        patience: steps after which the first goal is given up; each later one gets a step more.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ def train(config: Mapping[str, Any]) -> Path:
     trainer = registry.build("trainer", config["trainer"])
     objective = registry.build("objective", config["objective"])
     settings = {**config, "data_fingerprint": reader.fingerprint}
-    pixels = _pixel_statistics(reader, training) if not config["model"]["pixel_mean"] else {}
+    pixels = _pixels(config["model"], reader, training)
     model = build_model(config["model"] | pixels, reader.action_spec(training), config["seed"])
     model.recommendation = {key: config[key] for key in ("planner", "cost", "replan_every")}
     windows = Windows(reader, training, frames=trainer.frames, block=model.action_block, pad=model.history - 1)
@@ -80,14 +80,16 @@ def probe(
 ) -> list[float] | None:
     """R2 of a linear probe of the true state, fitted on training and scored on held-out episodes, per axis.
 
-    The recorded `pose` stands for the state where there is one: what a picture can show of it. None where neither
-    was recorded or no episode held out.
+    The recorded `pose` stands for the state where there is one: what a picture can show of it. Axes that are
+    constant on the held-out frames are left out. None where neither was recorded, no episode held out, or nothing
+    varies.
     """
     truth = next((name for name in ("pose", "state") if name in reader.info.columns), None)
     if truth is None or set(held_out) <= set(training):
         return None
     (z, state), (z_held, state_held) = (_encode_some(model, reader, truth, part) for part in (training, held_out))
-    return RidgeProbe.fit(z, state).r2(z_held, state_held).tolist()
+    r2 = RidgeProbe.fit(z, state).r2(z_held, state_held)
+    return r2[~r2.isnan()].tolist() or None
 
 
 def _encode_some(
@@ -102,14 +104,31 @@ def _encode_some(
     return z, torch.from_numpy(reader.gather(truth, chosen, frames * stride))
 
 
+def _pixels(given: Mapping[str, Any], reader: EpisodeReader, episodes: np.ndarray) -> dict[str, Any]:
+    """Mean and standard deviation of the channels: as given for the model, else of these episodes."""
+    mean, std = given["pixel_mean"], given["pixel_std"]
+    if not mean and not std:
+        return _pixel_statistics(reader, episodes)
+    if not (len(mean or ()) == len(std or ()) == 3 and min(std) > 0):
+        raise InputError(
+            "model.pixel_mean and model.pixel_std are three numbers each, of pixels in [0, 1], standard deviations "
+            f"above 0, or both [] to take them from the data; got {list(mean or ())} and {list(std or ())}"
+        )
+    return {"pixel_mean": tuple(mean), "pixel_std": tuple(std)}
+
+
 def _pixel_statistics(reader: EpisodeReader, episodes: np.ndarray) -> dict[str, tuple[float, ...]]:
     """Mean and standard deviation of the channels over some frames of these episodes, of pixels in [0, 1]."""
     rng = np.random.default_rng(0)
     chosen = rng.choice(episodes, STATISTICS_FRAMES)
     stride = reader.info.columns["pixels"].stride
     frames = reader.gather("pixels", chosen, rng.integers(0, reader.steps[chosen] // stride + 1))
-    channels = frames.reshape(-1, 3).astype(np.float64) / 255
-    mean, std = channels.mean(0), np.maximum(channels.std(0), 0.02)
+    counts = np.zeros(3 * 256, np.int64)  # of each value, channel after channel
+    for frame in frames:
+        counts += np.bincount((frame + 256 * np.arange(3)).ravel(), minlength=len(counts))
+    share, levels = counts.reshape(3, 256) / (frames.size / 3), np.arange(256) / 255
+    mean = share @ levels
+    std = np.maximum(np.sqrt((share * (levels - mean[:, None]) ** 2).sum(1)), 0.02)
     return {"pixel_mean": tuple(mean.round(4).tolist()), "pixel_std": tuple(std.round(4).tolist())}
 
 

@@ -1,14 +1,23 @@
-"""A tiny run, made once: collected, trained for a few steps and evaluated. It plans badly and fast."""
+"""A tiny run, made once: collected, trained for a few steps and evaluated. It plans badly and fast.
+
+And quiet for a library that closes other people's files.
+"""
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it gives
+
+with suppress(ImportError):  # below dm_control: it keeps the stderr of the test that imports it, pytest's, and
+    from absl import logging as absl_logging  # closes it as soon as Hydra sets up logging
+
+    absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 TINY = {
     "collect": ["episodes=24", "steps=30"],

@@ -123,9 +123,8 @@ def _goals(measured: Sequence[Row], workers: Sequence[Row]) -> str:
         goal = GOALS.get((task, size), GOALS.get((task, None)))
         if ("peer", "step_render") not in speed or goal is None:
             continue
-        drawn = speed["lewm", "step_render"] / speed["peer", "step_render"]
-        stored = _stored_by_peer(speed)
-        ratios = [drawn, speed["lewm", "collect"] / stored if stored else None]
+        pairs = [("step_render", speed["peer", "step_render"]), ("collect", _stored_by_peer(speed))]
+        ratios = [_ratio(speed.get(("lewm", kind)), theirs) for kind, theirs in pairs]
         said = ["" if r is None else f"{r:.1f} times, {'met' if r >= goal else 'missed'}" for r in ratios]
         body.append((f"{TITLES[task]}, {size} pixels", f"{goal} times", *said))
     for cell in workers:
@@ -134,6 +133,10 @@ def _goals(measured: Sequence[Row], workers: Sequence[Row]) -> str:
         name = TITLES[cell["settings"]["task"]]
         body.append((f"{name}, a second worker", f"{WORKERS_GOAL} times", "", f"{ratio:.2f} times, {word}"))
     return table(("", "goal", "step and draw", "collected"), body) if body else ""
+
+
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
+    return ours / theirs if ours and theirs else None
 
 
 def _frames(cell: Row) -> str:
@@ -178,7 +181,10 @@ def _where_time_goes(measured: Sequence[Row]) -> str:
     body, drawn, stepped = [], {}, {}
     for cell in measured:
         task, size, speed = cell["settings"]["task"], cell["settings"]["size"], _speeds(cell)
-        *parts, whole = (1e6 / speed["lewm", kind] for kind in ("step", "render", "compress", "collect"))
+        kinds = [("lewm", kind) for kind in ("step", "render", "compress", "collect")]
+        if not speed.keys() >= set(kinds):
+            continue  # one of them fails, as its table says
+        *parts, whole = (1e6 / speed[kind] for kind in kinds)
         stepped[task] = parts[0]
         drawn.setdefault(task, []).append((size, parts[1]))
         spent = [*parts, max(0.0, whole - sum(parts)), whole]
@@ -190,7 +196,7 @@ def _where_time_goes(measured: Sequence[Row]) -> str:
                 f"- {TITLES[task]}: a step is {count} physics step{'s' * (count > 1)}, "
                 f"{stepped[task] / count:,.1f} us each with loading and reading the state shared out."
             )
-    return "\n".join([TIME, table(titles, body), *said, ""])
+    return "\n".join([TIME, table(titles, body), *said, ""]) if body else ""
 
 
 def _drawing(task: str, found: Sequence[tuple[int, float]]) -> list[str]:
@@ -250,7 +256,8 @@ def plot(measured: Sequence[Row], path: Path) -> None:
     for axis in panels[-1]:
         axis.set_xlabel("frames per second, one core", fontsize=8)
     shown = [speed for cell in measured for key, speed in _speeds(cell).items() if key in BARS]
-    panels[0][0].set_xlim(min(shown) / 2, 12 * max(shown))
+    if shown:
+        panels[0][0].set_xlim(min(shown) / 2, 12 * max(shown))
     figure.savefig(path, dpi=130)
 
 

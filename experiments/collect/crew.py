@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from experiments.collect.executors import Died, Executor
-from experiments.collect.worker import Share, episode_bytes, work
+from experiments.collect.worker import Estimate, Share, look_ahead, work
 from experiments.runs import say
 from lewm.data import DatasetInfo
 from lewm.data.log import committed_ids, log_paths
 from lewm.types import InputError
 
 LOOK_EVERY = 0.2  # seconds between two looks at what the workers have committed
+PATIENCE = 10.0  # seconds until it is said that workers wait for a place to run
 ATTEMPTS = 3  # workers that may die in a row over the same episodes
 
 
@@ -30,7 +32,7 @@ def record(
     Raises:
         InputError: workers die again and again over the same episodes; what is committed stays.
     """
-    count, lines = min(config["workers"], len(ids)), _Lines(Path(config["out"]))
+    count, lines, places = min(config["workers"], len(ids)), _Lines(Path(config["out"])), _Places(executor)
     lines.new()
     shares = [Share(config, info, f"w{number:04d}", tuple(ids[number::count])) for number in range(count)]
     running = {executor.start(work, share): share for share in shares}
@@ -38,6 +40,7 @@ def record(
         while running:
             ended = executor.wait(list(running), LOOK_EVERY)
             tick(lines.new())
+            places.look([handle for handle in running if handle not in ended])
             for handle in ended:
                 share = running.pop(handle)
                 try:
@@ -48,20 +51,21 @@ def record(
                         left = replace(left, writer=executor.successor(share.writer))
                         running[executor.start(work, left)] = left
     finally:
-        for handle in running:
+        for handle, share in running.items():
             executor.stop(handle)
+            share.trace.unlink(missing_ok=True)
 
 
-def estimate(executor: Executor, config: Mapping[str, Any], info: DatasetInfo) -> float:
+def estimate(executor: Executor, config: Mapping[str, Any], info: DatasetInfo) -> Estimate:
     """About how many bytes an episode takes; its pictures are drawn where the workers will draw theirs.
 
     Raises:
         InputError: drawing hangs, or ends the process.
     """
-    handle = executor.start(episode_bytes, config, info, True)
+    handle, places = executor.start(look_ahead, config, info, True), _Places(executor)
     try:
         while not executor.wait([handle], LOOK_EVERY):
-            pass
+            places.look([handle])
     except BaseException:
         executor.stop(handle)
         raise
@@ -97,6 +101,22 @@ def _no_picture(config: Mapping[str, Any], how: str) -> InputError:
         f"{config['env']['name']} could not draw its first picture within {config['probe_timeout']} s ({how}): see "
         "with `lewm doctor` what works here, or raise probe_timeout if the machine is slow"
     )
+
+
+class _Places:
+    """Says that workers wait for a place to run, when they have for a while: it may be for ever."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor, self._next, self._said = executor, time.monotonic() + PATIENCE, False
+
+    def look(self, handles: Sequence[Any]) -> None:
+        if not handles or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + PATIENCE
+        count = self._executor.waiting(handles)
+        if count and not self._said:
+            say(f"          {count} of {len(handles)} workers wait until the cluster has room for them")
+        self._said = count > 0
 
 
 class _Lines:

@@ -21,6 +21,9 @@ class Died(Exception):
     """A worker ended without a word: killed, or crashed outside of Python. The message is the end of a sentence."""
 
 
+LINGER = 10.0  # seconds a process may take to end once its answer is there; drivers were seen to hang at exit
+
+
 class Executor(Protocol):
     """Starts functions elsewhere; a context manager, so that it can be set up and left."""
 
@@ -34,6 +37,10 @@ class Executor(Protocol):
 
     def wait(self, handles: Sequence[Any], seconds: float) -> list[Any]:
         """Those that have ended, waiting so long for the first of them."""
+        ...
+
+    def waiting(self, handles: Sequence[Any]) -> int:
+        """How many of them have not begun, for want of a place to run."""
         ...
 
     def result(self, handle: Any) -> Any:
@@ -67,8 +74,12 @@ class LocalExecutor:
 
     def wait(self, handles: Sequence[_Process], seconds: float) -> list[_Process]:
         """See `Executor`."""
-        ended = connection.wait([handle.process.sentinel for handle in handles], seconds)
-        return [handle for handle in handles if handle.process.sentinel in ended]
+        ended = connection.wait([handle.answer for handle in handles], seconds)  # or the end of its process
+        return [handle for handle in handles if handle.answer in ended]
+
+    def waiting(self, handles: Sequence[_Process]) -> int:
+        """See `Executor`."""
+        return 0
 
     def result(self, handle: _Process) -> Any:
         """See `Executor`."""
@@ -93,19 +104,22 @@ class LocalExecutor:
 class _Process:
     def __init__(self, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
         context = get_context("forkserver" if os.name == "posix" else "spawn")
-        self._receive, send = context.Pipe(duplex=False)
+        context.set_forkserver_preload(["__main__", "experiments.collect.worker"])  # workers start at once
+        self.answer, send = context.Pipe(duplex=False)
         self.process = context.Process(target=_run, args=(send, function, arguments))
         self.process.start()
         send.close()
 
     def result(self) -> Any:
         try:
-            value, error = self._receive.recv()
-        except EOFError:
+            value, error = self.answer.recv()
+        except (EOFError, OSError):  # it ended before its answer, or in the middle of it
             self.process.join()
             code = self.process.exitcode
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             raise Died(how) from None
+        self.process.join(LINGER)
+        self.process.kill()
         if error is not None:
             raise error
         return value
@@ -137,6 +151,7 @@ class _Caller:
 @dataclass(frozen=True)
 class _Actor:
     actor: Any
+    begun: Any
     reply: Any
 
 
@@ -173,12 +188,17 @@ class RayExecutor:
     def start(self, function: Callable[..., Any], *arguments: Any) -> _Actor:
         """See `Executor`; an actor for each call: Ray may crash when a plain task is cancelled as it ends."""
         actor = self._ray.remote(_Caller).options(num_cpus=self.cpus, max_restarts=0).remote()
-        return _Actor(actor, actor.call.remote(function, *arguments))
+        return _Actor(actor, actor.call.remote(int), actor.call.remote(function, *arguments))
 
     def wait(self, handles: Sequence[_Actor], seconds: float) -> list[_Actor]:
         """See `Executor`."""
         ended = self._ray.wait([handle.reply for handle in handles], timeout=seconds)[0]
         return [handle for handle in handles if handle.reply in ended]
+
+    def waiting(self, handles: Sequence[_Actor]) -> int:
+        """See `Executor`; a cluster gives no place to what asks for more than is free, and says nothing."""
+        begun = [handle.begun for handle in handles]
+        return len(self._ray.wait(begun, num_returns=len(begun), timeout=0)[1])
 
     def result(self, handle: _Actor) -> Any:
         """See `Executor`."""

@@ -7,16 +7,19 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from envs import GoalTask, SimulatorTask
+from envs.policies import Mixed, Policy
 from experiments.build import build_task
 from experiments.collect import crew
 from experiments.collect.executors import Executor, LocalExecutor
-from experiments.collect.worker import Share, build_policy, episode_bytes, record_share
+from experiments.collect.worker import Share, build_policy, look_ahead, record_share
 from experiments.data_view import save_overview
 from experiments.runs import at_least, progress, provenance, say
 from lewm import registry
@@ -34,11 +37,11 @@ def collect(config: Mapping[str, Any]) -> Path:
     """Record the episodes that are still missing; see `configs/collect.yaml` for the settings.
 
     Raises:
-        InputError: settings that do not fit each other, the folder, the disk or this machine; workers keep dying.
+        InputError: settings that do not fit each other, the task, the folder, the disk or this machine; workers
+            keep dying.
     """
     at_least(config, episodes=1, steps=1, frame_stride=1, probe_timeout=1, seed=0)
-    build_policy(config)
-    folder = Path(config["out"])
+    policy, folder = build_policy(config), Path(config["out"])
     with closing(build_task(config["env"], 1)) as task, registry.build("executor", config["executor"]) as executor:
         info = _info(config, task)
         config = {**config, "out": str(folder.resolve()), **_counts(config, task, executor)}
@@ -46,8 +49,11 @@ def collect(config: Mapping[str, Any]) -> Path:
         if (folder / "dataset.json").exists():
             claim(folder, info)
         if missing := _missing(config):
-            size = episode_bytes(config, info, False) if safe else crew.estimate(executor, config, info)
-            _check_space(folder, len(missing), size)
+            _check_policy(policy, task, config)
+            found = look_ahead(config, info, False) if safe else crew.estimate(executor, config, info)
+            _check_space(folder, len(missing), found.episode_bytes)
+            if found.renderer:  # not compared: who goes on elsewhere is not refused
+                info = replace(info, creator={**info.creator, "renderer": found.renderer})
         EpisodeWriter(folder, info).close()  # the folder is ours, or an error, before there are workers
         with _alone(folder):
             missing = _missing(config)
@@ -65,6 +71,36 @@ def collect(config: Mapping[str, Any]) -> Path:
 def _missing(config: Mapping[str, Any]) -> list[int]:
     done = committed_ids(Path(config["out"]))
     return [i for i in range(config["episodes"]) if i not in done]
+
+
+def _check_policy(policy: Policy, task: GoalTask, config: Mapping[str, Any]) -> None:
+    """Refuse a policy that cannot act here, by one step of it that is not taken; nothing is drawn."""
+    task.get_goal = _no_goal  # of a task that is only asked, so nobody misses it
+    try:
+        _rehearse(policy, task)
+    except InputError as error:
+        raise InputError(
+            f"policy={config['policy']['name']} cannot record {config['env']['name']}: {error}"
+        ) from None
+
+
+def _rehearse(policy: Policy, task: GoalTask) -> None:
+    """One step of a policy; of a mixture, of all its parts."""
+    if isinstance(policy, Mixed):
+        for part in (policy.policies[k] for k in np.flatnonzero(policy.weights)):
+            _rehearse(part, task)
+        return
+    rng = np.random.default_rng(0)
+    start = task.sample_state(rng)[None]
+    task.reset(start, start)
+    policy.begin(task, [rng], 1)(0, start)
+
+
+def _no_goal() -> np.ndarray:
+    raise InputError(
+        "it pursues the task's own goal, which a recorded episode does not have; goal_directed, expert and search "
+        "draw goals of their own"
+    )
 
 
 def _counts(config: Mapping[str, Any], task: GoalTask, executor: Executor) -> dict[str, int]:

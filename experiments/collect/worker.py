@@ -6,19 +6,19 @@ A worker reports to nobody: what it has committed to the folder is what the othe
 from __future__ import annotations
 
 import faulthandler
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 
 import envs
+from envs.gl import renderer_name
 from envs.policies import Policy
 from lewm import registry
 from lewm.data import DatasetInfo, EpisodeWriter
@@ -51,6 +51,19 @@ class Share:
     def trace(self) -> Path:
         """A file that is there while a first picture is drawn, and has a traceback in it if that took too long."""
         return Path(self.config["out"]) / f".{self.writer}.first-picture"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a few pictures tell.
+
+    Attributes:
+        episode_bytes: what an episode will take on disk, about.
+        renderer: what drew them, in OpenGL's words; None where that was not OpenGL.
+    """
+
+    episode_bytes: float
+    renderer: str | None
 
 
 def work(share: Share) -> None:
@@ -95,19 +108,20 @@ def _names(policy: Any) -> set[str]:
     return {policy["name"]}.union(*(_names(part) for part in policy.get("parts", ())))
 
 
-def episode_bytes(config: Mapping[str, Any], info: DatasetInfo, watched: bool) -> float:
-    """About what an episode will take on disk, from a few pictures, drawn in a process of its own if `watched`."""
+def look_ahead(config: Mapping[str, Any], info: DatasetInfo, watched: bool) -> Estimate:
+    """Draw a few pictures of the set to be; in a process of its own if `watched`."""
     registry.load_plugins(config["plugins"])
-    rng, trace = np.random.default_rng(config["seed"]), Path(tempfile.gettempdir()) / f"lewm-{os.getpid()}.trace"
+    rng = np.random.default_rng(config["seed"])
     limit = config["probe_timeout"] if watched else None
-    with _within(limit, trace), closing(registry.build("env", config["env"], rows=1)) as task:
+    with _within(limit), closing(registry.build("env", config["env"], rows=1)) as task:
         pictures = task.draw(np.stack([task.sample_state(rng) for _ in range(SAMPLES)]))
     stored = EncodedRows("pixels", 0, info.columns["pixels"])
     stored.extend(pictures)
     data, index, _ = stored.stored()
     row_bytes = {name: column.row_bytes for name, column in info.columns.items()}
     row_bytes["pixels"] = (len(data) + (0 if index is None else index.nbytes)) / SAMPLES
-    return LINE + sum(row_bytes[name] * column.rows(config["steps"]) for name, column in info.columns.items())
+    size = LINE + sum(row_bytes[name] * column.rows(config["steps"]) for name, column in info.columns.items())
+    return Estimate(size, renderer_name())
 
 
 @contextmanager
@@ -127,15 +141,16 @@ def _ready_task(share: Share, rows: int, watched: bool) -> Iterator[envs.GoalTas
 
 
 @contextmanager
-def _within(seconds: float | None, trace: Path) -> Iterator[None]:
-    """End this process with a traceback in `trace` if what is inside takes longer, be it hung in C code."""
+def _within(seconds: float | None, trace: Path | None = None) -> Iterator[None]:
+    """End this process, with a traceback in `trace`, if what is inside takes longer, be it hung in C code."""
     if seconds is None:
         yield
         return
-    with trace.open("w") as file:
+    with trace.open("w") if trace else TemporaryFile() as file:
         faulthandler.dump_traceback_later(seconds, exit=True, file=file)
         try:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
-            trace.unlink()
+            if trace:
+                trace.unlink()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+CONSTANT = 1e-9  # in units of the target: between its smallest and its largest value
+
 
 @dataclass(frozen=True)
 class RidgeProbe:
@@ -33,7 +35,11 @@ class RidgeProbe:
         return (z_ND.double() - self.latent_mean) @ self.weight + self.target_mean
 
     def r2(self, z_ND: Tensor, target_NP: Tensor) -> Tensor:
-        """Share of variance explained, per target (P,); one is perfect, zero no better than the mean."""
+        """Share of variance explained, per target (P,); one is perfect, zero no better than the mean.
+
+        NaN for targets that vary by less than `CONSTANT`: there is nothing to explain.
+        """
         target = target_NP.double()
         residual = (target - self.predict(z_ND)).square().sum(0)
-        return 1 - residual / (target - target.mean(0)).square().sum(0)
+        r2 = 1 - residual / (target - target.mean(0)).square().sum(0)
+        return r2.where(target.amax(0) - target.amin(0) > CONSTANT, torch.nan)

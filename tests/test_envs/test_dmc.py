@@ -276,6 +276,21 @@ def test_steering_reaches_every_goal_and_stays(kind, options, steps):
         task.step(task.steer(task.get_state(), task.get_goal()))
 
 
+@pytest.mark.parametrize("kind", [Reacher, PointMass, CartPole])
+def test_what_steers_a_row_does_not_depend_on_the_others(kind):
+    """To the last digit, or an episode would depend on its batch."""
+    task, rng = kind(1), np.random.default_rng(0)
+    states, goals = (np.stack([task.sample_state(rng) for _ in range(37)]) for _ in range(2))
+    states[:, : task.model.nq + task.model.nv] += rng.normal(0, 0.1, (37, task.model.nq + task.model.nv))
+    together, measured = task.steer(states, goals), task.measures(states, goals)
+    assert together.dtype == np.float64
+    for row in range(37):
+        one = slice(row, row + 1)
+        assert np.array_equal(task.steer(states[one], goals[one])[0], together[row])
+        for name, values in task.measures(states[one], goals[one]).items():
+            assert np.array_equal(values, measured[name][one])
+
+
 @pytest.mark.parametrize("kind", [BallInCup, Finger, Cheetah, Walker])
 def test_tasks_without_a_controller_say_so(kind):
     task = kind(1)

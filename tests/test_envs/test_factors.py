@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from envs import Factor, Factors
+from envs.factors import check_colours
 from lewm.types import InputError
 
 KNOWN = {
@@ -62,3 +63,47 @@ def test_unknown_and_repeated_names_are_errors():
         Factors(KNOWN, ["colr"])
     with pytest.raises(InputError, match="twice"):
         Factors(KNOWN, ["size", "size"])
+
+
+@pytest.mark.parametrize("vary", [["colour"], ["speed", "size"], ["size", "colour", "speed"]])
+def test_states_fit_when_all_that_varies_is_within_its_range(vary):
+    factors = Factors(KNOWN, vary)
+    rows = np.stack([factors.draw(np.random.default_rng(seed)) for seed in range(50)])
+    for end in ("low", "high"):  # which belong to the range
+        rows = np.vstack([rows, np.concatenate([np.ravel(getattr(KNOWN[name], end)) for name in vary])])
+    states = np.concatenate([np.full((52, 2), 1e9), rows], axis=1)  # the task's own columns do not count
+    assert factors.fits(states).all()
+    for column in range(2, 2 + factors.size):
+        for value in (1e9, -5.0, np.nan):
+            other = states.copy()
+            other[7, column] = value
+            assert factors.fits(other).tolist() == [row != 7 for row in range(52)]
+
+
+def test_where_nothing_varies_everything_fits():
+    assert Factors(KNOWN).fits(np.full((3, 2), -1.0)).tolist() == [True] * 3
+
+
+def test_colours_are_distinct_when_every_two_differ_by_60_in_some_channel():
+    black, known = Factor((0, 0, 0), (0, 0, 0), (255, 255, 255)), {"a": 0, "b": 0, "c": 0}
+    factors = Factors(dict.fromkeys(known, black), ["a", "c"])
+    states = np.array(
+        [
+            [0, 0, 60, 60, 0, 0],  # one channel is enough
+            [0, 0, 60, 59.9, 59.9, 59.9],  # the third is like the second
+            [0, 0, 60, 0, 0, 119],  # the first and the third are alike
+            [59, 59, 59, 0, 0, 200],  # the first is like the second
+        ],
+        float,
+    )
+    assert factors.distinct(states, "a", "b", "c").tolist() == [True, False, False, False]
+    assert factors.distinct(states, "a", "b").tolist() == [True, True, True, False]
+    assert factors.distinct(states, "b").all()
+    assert Factors({"a": black, "b": black}).distinct(states, "a", "b").tolist() == [False] * 4
+
+
+@pytest.mark.parametrize("colour", [(1, 2), (0, 0, 256), (-1, 0, 0), 7, (np.nan, 0, 0)])
+def test_what_is_no_colour_is_an_error(colour):
+    check_colours((0, 0, 0), (255, 255, 255))
+    with pytest.raises(InputError, match="red, green and blue"):
+        check_colours((0, 0, 0), colour)

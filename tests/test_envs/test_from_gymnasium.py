@@ -174,6 +174,24 @@ def test_success_may_be_a_plain_yes_or_no():
     assert task.success().tolist() == [True, False]
 
 
+class Narrow(Cart):
+    """Its bounds, in double precision, lie within those of single precision."""
+
+    action_space = Box(np.array([[-0.1, 0.0]]), np.array([[0.1, 0.3]]), dtype=np.float64)
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        return super().step(action)
+
+
+def test_actions_never_leave_a_space_of_double_precision():
+    task = from_gymnasium(Narrow, **CART)(2)
+    assert float(task.high[0]) > 0.1  # as float32
+    task.reset(seeds=[0, 1])
+    task.step(np.stack([task.low, task.high]))
+    task.step(np.full((2, 2), 7.0))
+
+
 class Counting(Cart):
     """Keeps something to itself: the third step is another."""
 
@@ -234,6 +252,8 @@ class Vector(Cart):
         (Cart, {"state": "classic"}, "no attribute `state`"),
         (Cart, {"state": "clasic"}, "must be 'classic', 'mujoco' or"),
         (Cart, {"success": lambda states, goals: 1.0}, "one value per row"),
+        (Cart, {"success": lambda states, goals: (near(states, goals) < 1).astype(int)}, "bool, or floats"),
+        (Cart, {"success": lambda states, goals: near(states, goals) * np.nan}, "floats that are not NaN"),
         ("tests/NoSuch-v0", {}, "gymnasium cannot make tests/NoSuch-v0"),
         ("MountainCarContinuous-v0", {"state": "classic"}, "cannot render.*pygame.*give from_gymnasium an `image`"),
     ],

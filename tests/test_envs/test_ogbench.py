@@ -2,13 +2,14 @@
 
 import sys
 import warnings
+from contextlib import contextmanager
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import AntMaze, Cube, PointMaze, Scene, rollout
+from envs import AntMaze, Cube, GoalEnv, PointMaze, Scene, rollout
 from lewm.registry import build, defaults
 from lewm.types import InputError
 
@@ -41,12 +42,25 @@ def draw(task, seed, like=None):
     return task.sample_state(rng) if like is None else task.sample_goal(rng, like)
 
 
-@pytest.mark.parametrize("name", ["Cube", "CubeDouble", "Scene", "AntMaze", "PointMaze"])
-def test_gymnasium_finds_nothing_to_complain_about(name):
-    env = gymnasium.make(f"lewm/{name}-v0", image_size=33, render_mode="rgb_array").unwrapped
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*we recommend using a symmetric and normalized space.*")
-        check_env(env, skip_render_check=name != "PointMaze")  # which would compile the arm twice more
+@contextmanager
+def alone(task):
+    """The same task with one row, as if it were made anew."""
+    task.close()
+    task.rows = 1
+    yield task
+    task.close()
+    task.rows = 2
+
+
+@each
+def test_gymnasium_finds_nothing_to_complain_about(name, tasks):
+    with alone(tasks(name)) as task, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(symmetric and normalized|not having a spec).*")
+        check_env(GoalEnv(task, render_mode="rgb_array"))
+
+
+def test_it_can_be_made_by_its_gymnasium_id():
+    env = gymnasium.make("lewm/PointMaze-v0", image_size=33, render_mode="rgb_array").unwrapped
     image, info = env.reset(seed=0)
     assert image.shape == (33, 33, 3) and image.std() > 5
     assert not info["is_success"] and np.abs(image.astype(int) - info["goal_image"]).max() > 30
@@ -77,15 +91,12 @@ def test_the_same_seed_gives_the_same_episode_alone_or_with_others(name, tasks):
     task = tasks(name)
     policy = build("policy", {"name": "ou" if name == "antmaze" else "expert"})
     both = rollout(task, policy, [3, 7], seed=1, steps=12)
-    task.close()
-    task.rows = 1
-    alone = rollout(task, policy, [7], seed=1, steps=12)[0]
-    task.close()
-    task.rows = 2
-    for column, values in alone.columns.items():
+    with alone(task):
+        (one,) = rollout(task, policy, [7], seed=1, steps=12)
+    for column, values in one.columns.items():
         assert np.array_equal(values, both[1].columns[column]), column
-    assert alone.facts == both[1].facts
-    assert not np.array_equal(alone.columns["state"], both[0].columns["state"])
+    assert one.facts == both[1].facts
+    assert not np.array_equal(one.columns["state"], both[0].columns["state"])
 
 
 @each
@@ -122,19 +133,6 @@ def test_pictures_are_of_the_state(name, tasks):
     assert (np.abs(image.astype(int) - goal).max((1, 2, 3)) > 30).all()
     task.reset(task.get_goal(), task.get_goal())
     assert np.array_equal(task.render(), goal)
-
-
-def test_pictures_are_still_right_after_ten_tasks_were_made_and_dropped(tasks):
-    task = tasks("pointmaze")
-    states = np.stack([draw(task, seed) for seed in range(3)])
-    before = task.draw(states)
-    for k in range(10):
-        one = AntMaze(1) if k % 2 else PointMaze(1, maze="large")
-        one.reset(seeds=[k])
-        assert one.render().std() > 5
-        if k % 3:
-            one.close()
-    assert np.array_equal(task.draw(states), before)
 
 
 def test_a_closed_task_works_again_after_a_reset():
@@ -228,6 +226,9 @@ def test_varied_factors_are_part_of_the_state_and_of_nothing_else(name, physical
     plain = tasks(name)
     task = MAKE[name](vary=list(plain.factors.known))
     start = draw(task, 0)
+    broken = np.stack([start] * 3)
+    broken[1:, -1] = 1e9, -5.0
+    assert task.possible(broken).tolist() == [True, False, False]
     assert np.array_equal(draw(task, 1, start)[-task.factors.size :], start[-task.factors.size :])
     state = draw(plain, 0)
     usual = [np.ravel(plain.factors.known[key].value) for key in task.factors.vary]
@@ -260,6 +261,8 @@ def test_the_oracle_brings_both_cubes_to_their_goals(style, steps, tasks):
     for t in range(steps):
         task.step(act(t, task.get_state()))
         ever |= task.success()
+        if ever.all():
+            break
     assert ever.all()
     assert np.array_equal(np.random.get_state()[1], before), "numpy's global generator was left as it was"  # noqa: NPY002
 
@@ -279,6 +282,8 @@ def test_the_oracle_of_the_scene_unlocks_and_opens(tasks):
     for t in range(300):
         states = task.get_state()
         done += [task.subtask(states[0], goal)]
+        if task.success().all():
+            break
         task.step(act(t, states))
     kinds = [one and (one.kind, one.index) for one in done]
     assert [kind for kind, last in zip(kinds, [None, *kinds], strict=False) if kind != last] == [
@@ -289,13 +294,15 @@ def test_the_oracle_of_the_scene_unlocks_and_opens(tasks):
 
 
 def test_the_ball_gets_everywhere_along_waypoints_and_never_into_a_wall():
-    task = PointMaze(24, maze="large")
-    task.reset(seeds=range(24))
-    goals, ever = task.get_goal(), np.zeros(24, bool)
+    task = PointMaze(12, maze="large")
+    task.reset(seeds=range(12))
+    goals, ever = task.get_goal(), np.zeros(12, bool)
     for _ in range(320):
         states = task.get_state()
         assert task.possible(states).all()
         ever |= task.success()
+        if ever.all():
+            break
         task.step(task.steer(states, task.waypoint(states, goals)))
     assert ever.all()
 

@@ -8,7 +8,7 @@ from lewm import registry
 from lewm.registry import build
 from lewm.types import InputError
 
-DRAWN = ("uniform_hold", "ou", "straight", "goal_directed", "expert", "mixed")
+DRAWN = ("uniform_hold", "ou", "momentum", "straight", "goal_directed", "expert", "mixed")
 
 
 def begin(spec, rows, steps, *, seed=0, **world):
@@ -75,6 +75,28 @@ def test_uniform_hold_holds_and_is_uniform(hold):
     drawn = actions[::hold].reshape(-1)
     fractions = np.histogram(drawn, 8, (-2, 2))[0] / drawn.size
     assert np.abs(fractions - 1 / 8).max() < 4.5 * np.sqrt(1 / 8 * 7 / 8 / drawn.size)
+
+
+@pytest.mark.parametrize("step", [0.05, 0.2, 1.0, 5.0])
+def test_momentum_is_a_walk_reflected_at_the_bounds(step):
+    """Uniform at any time; and cos(pi (a + 1) / 2), of a in -1..1, decays by exp(-(pi step / 2)^2 / 2) a step.
+
+    That is the slowest mode of a Gaussian walk between two mirrors, exactly and at any step.
+    """
+    rows, speed = 2000, 0.5
+    actions = play({"name": "momentum", "step": step}, rows, 31, speed=speed)[1] / speed
+    count = rows * 2  # independent at any one time
+    for t in (0, 1, 30):
+        fractions = np.histogram(actions[t], 8, (-1, 1))[0] / count
+        assert np.abs(fractions - 1 / 8).max() < 4.5 * np.sqrt(1 / 8 * 7 / 8 / count)
+    mode = np.cos(np.pi * (actions + 1) / 2)
+    for lag in (1, 3, 10):
+        products = mode[30] * mode[30 - lag]
+        expected = 0.5 * np.exp(-((np.pi * step / 2) ** 2) / 2 * lag)
+        assert abs(products.mean() - expected) < 4.5 * products.std() / np.sqrt(count)
+    if step < 0.1:  # far from the bounds nothing is reflected
+        moves = np.diff(actions, axis=0)[np.abs(actions[:-1]) < 0.5]
+        assert moves.std() == pytest.approx(step, rel=4.5 / np.sqrt(2 * len(moves)))
 
 
 def test_straight_is_piecewise_constant_with_lengths_in_range():
@@ -248,6 +270,8 @@ def test_mixed_needs_weights_that_can_be_drawn_from(settings):
     "spec",
     [
         {"name": "uniform_hold", "hold": 0},
+        {"name": "momentum", "step": -0.1},
+        {"name": "momentum", "step": float("nan")},
         {"name": "ou", "correlation": 1.5},
         {"name": "ou", "correlation": -1.5},
     ],

@@ -261,14 +261,25 @@ def test_drawn_states_are_at_rest_inside_and_apart():
         ({"block": (300.0, 530.0)}, False),
         ({"block": (300.0, 530.0), "angle": np.pi}, True),  # the top edge outside, the centre of gravity inside
         ({"block": (-20.0, 250.0)}, False),
+        ({"varied": (0.5, 1.5)}, True),
+        ({"varied": (1e9, 1.0)}, False),
+        ({"varied": (-5.0, 1.0)}, False),
+        ({"varied": (0.5, 1.6)}, False),
     ],
 )
 def test_what_is_possible(changed, fine):
-    task, start = PushT(1), state(**changed)
+    task, start = PushT(1, vary=PHYSICS if "varied" in changed else ()), state(**changed)
     assert task.possible(start[None]).tolist() == [fine]
     if not fine:
         with pytest.raises(InputError, match="impossible in PushT"):
-            task.reset(start[None], REST[None])
+            task.reset(start[None], seeds=[0])
+
+
+@pytest.mark.parametrize("size", [0.7, 2.0, 3.0])
+def test_large_agents_start_apart_from_the_block_too(size):
+    task, rng = PushT(1, agent_size=size), np.random.default_rng(7)
+    room = clearance(np.stack([task.sample_state(rng) for _ in range(200)]))
+    assert max(30, 15 * size) < room.min() < max(30, 15 * size) + 10
 
 
 TURN = np.radians(20)
@@ -451,6 +462,22 @@ def test_varied_factors_are_drawn_within_their_ranges_and_shared_by_the_goal():
     assert 0.7 <= size.min() < 0.85 and 1.35 < size.max() <= 1.5
     assert states[:, 9:].min() >= 0 and states[:, 9:].max() <= 255
     assert len(np.unique(task.render().reshape(40, -1), axis=0)) == 40
+
+
+@pytest.mark.parametrize("vary", [["agent_color"], ["block_color", "background_color"], list(COLOURS)])
+def test_agent_block_and_floor_can_be_told_apart(vary):
+    task, rng = PushT(1, vary=vary), np.random.default_rng(8)
+    states = np.stack([task.sample_state(rng) for _ in range(200)])
+    agent, block, floor = (task.factors.of(states)[name] for name in COLOURS)
+    for a, b in ((agent, block), (agent, floor), (block, floor)):
+        assert np.abs(a - b).max(1).min() >= 60
+
+
+def test_colours_that_can_never_be_told_apart_are_said_at_once():
+    alike = {"agent_color": (200, 200, 200), "block_color": (180, 180, 180)}
+    PushT(1, **alike)  # nothing varies: as you like it
+    with pytest.raises(InputError, match=r"\['background_color'\] made no world"):
+        PushT(1, vary=["background_color"], **alike)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from envs.gl import BACKENDS, backend_name, load_mujoco
+from envs.gl import BACKENDS, backend_name, load_mujoco, renderer_name
 from envs.rendering import Renderer, probe
 from lewm.types import InputError
 
@@ -141,6 +141,12 @@ def test_threads_may_draw_at_once(scene):
 def test_facts_say_what_decides_the_look(mj, scene):
     facts = Renderer(scene[0], 8, 8, quality="standard").facts
     assert facts == {"backend": backend_name(), "quality": "standard", "mujoco": mj.__version__}
+
+
+def test_what_draws_has_a_name_once_it_has_drawn(scene):
+    assert run("from envs.gl import renderer_name\nassert renderer_name() is None") == (0, "")
+    Renderer(scene[0], 8, 8).draw(scene[1])
+    assert len(renderer_name()) > 3
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from lewm.registry import build
 RECORDERS = (
     "uniform_hold",
     "ou",
+    "momentum",
     "straight",
     "goal_directed",
     "mixed",

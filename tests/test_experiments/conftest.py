@@ -1,19 +1,13 @@
-"""A plug-in of the test's own making; quiet for a library that closes other people's files."""
+"""A plug-in of the test's own making."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import pytest
 
 from lewm import registry
-
-with suppress(ImportError):  # below dm_control: it keeps the stderr of the test that imports it, pytest's, and
-    from absl import logging as absl_logging  # closes it as soon as Hydra sets up logging
-
-    absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture

@@ -196,6 +196,20 @@ def test_the_page_says_what_its_lines_say(tmp_path):
     assert "| Push-T, a second worker | 1.7 times |  | 1.81 times, met |" in text
 
 
+@pytest.mark.parametrize("broken", ["step", "step_render", "collect", "all"])
+def test_a_page_is_made_of_what_could_be_measured(tmp_path, broken):
+    theirs = {("peer", "step_render"): 400.0, ("peer", "hdf5"): 300.0}
+    speeds = {key: "no GL here" if broken in (key[1], "all") else speed for key, speed in ours(64).items()}
+    found = cell("push_t", 64, speeds | (theirs if broken != "all" else {}))
+    (tmp_path / "envs.jsonl").write_text(json.dumps(found) + "\n")
+    page.write(tmp_path)
+    text = (tmp_path / "envs.md").read_text()
+    assert text.count("fails: `no GL here`") == (len(speeds) if broken == "all" else 1)
+    assert "Where the time goes" not in text or broken == "step_render"
+    assert (", met" in text) == (broken in ("step", "step_render", "collect"))
+    assert (tmp_path / "envs.png").stat().st_size > 0
+
+
 @pytest.mark.slow
 def test_whole_collections_by_workers(tmp_path):
     rows = turns.by_workers("push_t", 24, tmp_path, repeats=1, seconds=0.5)

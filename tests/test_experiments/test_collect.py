@@ -1,11 +1,13 @@
 """Collection resumes, extends, and gives the same data however it is batched."""
 
 import io
+import json
 import re
 import shutil
 import subprocess
 import sys
 from functools import wraps
+from pathlib import Path
 from time import sleep
 from types import SimpleNamespace
 
@@ -22,18 +24,27 @@ from lewm.data import EpisodeReader
 from lewm.types import InputError
 
 
+@pytest.fixture(autouse=True)
+def without_a_sheet(request, monkeypatch):
+    """Most tests look at data; the pictures of it take longer than collecting it."""
+    if "sheet" not in request.function.__name__:
+        monkeypatch.setattr(verb, "save_overview", lambda *_: None)
+
+
 def fingerprint(folder) -> str:
     return EpisodeReader(folder).fingerprint
 
 
 def test_batching_changes_nothing(compose, tmp_path):
+    config = compose("collect", "out=x")
     for name, rows in (("one", 24), ("many", 5)):
-        collect(compose("collect", f"out={tmp_path / name}", f"rows={rows}"))
+        collect({**config, "out": str(tmp_path / name), "rows": rows})
     assert fingerprint(tmp_path / "one") == fingerprint(tmp_path / "many")
 
 
 def test_an_interrupted_collection_continues_to_the_same_set(compose, tmp_path, monkeypatch):
-    collect(compose("collect", f"out={tmp_path / 'whole'}"))
+    config = compose("collect", f"out={tmp_path / 'cut'}", "rows=10")
+    collect({**config, "out": str(tmp_path / "whole")})
     real, batches = worker.envs.record, []
 
     def interrupted(*args, **kwargs):
@@ -42,7 +53,6 @@ def test_an_interrupted_collection_continues_to_the_same_set(compose, tmp_path, 
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    config = compose("collect", f"out={tmp_path / 'cut'}", "rows=10")
     monkeypatch.setattr(worker.envs, "record", interrupted)
     with pytest.raises(KeyboardInterrupt):
         collect(config)
@@ -53,8 +63,9 @@ def test_an_interrupted_collection_continues_to_the_same_set(compose, tmp_path, 
 
 
 def test_workers_change_nothing(compose, tmp_path):
-    collect(compose("collect", f"out={tmp_path / 'alone'}"))
-    collect(compose("collect", f"out={tmp_path / 'two'}", "workers=2", "rows=5"))
+    config = compose("collect", f"out={tmp_path / 'alone'}")
+    collect(config)
+    collect({**config, "out": str(tmp_path / "two"), "workers": 2, "rows": 5})
     assert fingerprint(tmp_path / "two") == fingerprint(tmp_path / "alone")
     assert {path.name for path in (tmp_path / "two").glob("*.jsonl")} == {
         "episodes-w0000.jsonl",
@@ -63,15 +74,17 @@ def test_workers_change_nothing(compose, tmp_path):
 
 
 def test_more_episodes_extend_the_set(compose, tmp_path):
-    collect(compose("collect", f"out={tmp_path / 'set'}", "episodes=4"))
-    collect(compose("collect", f"out={tmp_path / 'set'}", "episodes=9"))
-    collect(compose("collect", f"out={tmp_path / 'at-once'}", "episodes=9"))
+    config = compose("collect", f"out={tmp_path / 'set'}", "episodes=4")
+    collect(config)
+    collect({**config, "episodes": 9})
+    collect({**config, "episodes": 9, "out": str(tmp_path / "at-once")})
     assert fingerprint(tmp_path / "set") == fingerprint(tmp_path / "at-once")
 
 
 def test_the_seed_makes_another_set(compose, tmp_path):
+    config = compose("collect", "out=x")
     for seed in (0, 1):
-        collect(compose("collect", f"out={tmp_path / str(seed)}", f"seed={seed}"))
+        collect({**config, "out": str(tmp_path / str(seed)), "seed": seed})
     assert fingerprint(tmp_path / "0") != fingerprint(tmp_path / "1")
 
 
@@ -84,29 +97,36 @@ def test_a_set_is_collected_into_by_one_command_at_a_time(compose, tmp_path):
 
 
 KILLED = """
-import sys
-from experiments import config
-from experiments.collect import collect
-config.store_groups()
+import json, sys
+from pathlib import Path
+from experiments.collect import crew
+from experiments.collect.executors import LocalExecutor
+from lewm.data import DatasetInfo
+
 if __name__ == "__main__":
-    collect(config.compose("collect", [f"out={sys.argv[1]}", "episodes=20000", "workers=2", "rows=2"]))
+    config = json.loads(sys.argv[1])
+    info = DatasetInfo.read(Path(config["out"]))
+    crew.record(LocalExecutor(), config, info, range(1, 20_000), lambda count: None)
 """
 
 
-def test_workers_end_with_the_collection_that_was_killed(tmp_path):
+def test_workers_end_with_the_collection_that_was_killed(compose, tmp_path):
+    config = compose("collect", f"out={tmp_path / 'set'}", "env.image_size=16", "episodes=1")
+    collect(config)
     (tmp_path / "killed.py").write_text(KILLED)
-    process = subprocess.Popen([sys.executable, tmp_path / "killed.py", tmp_path / "set"])
+    settings = json.dumps({**config, "rows": 2, "workers": 2})
+    process = subprocess.Popen([sys.executable, tmp_path / "killed.py", settings], cwd=Path(__file__).parents[2])
     logs = [tmp_path / f"set/episodes-w000{k}.jsonl" for k in (0, 1)]
-    while not all(log.exists() and log.stat().st_size for log in logs):
+    before = logs[0].stat().st_size
+    while not (logs[0].stat().st_size > before and logs[1].exists() and logs[1].stat().st_size):
         assert process.poll() is None
         sleep(0.02)
     process.kill()
     process.wait()
-    sleep(0.5)
-    sizes = [log.stat().st_size for log in logs]
-    sleep(0.5)
-    assert [log.stat().st_size for log in logs] == sizes
-    assert not list(EpisodeReader(tmp_path / "set").verify())
+    for writer in ("w0000", "w0001"):  # whose lock is free once its process has ended
+        FileLock(tmp_path / f"set/.{writer}.lock").acquire(timeout=10).lock.release()
+    reader = EpisodeReader(tmp_path / "set")
+    assert len(reader) < 20_000 and not list(reader.verify())
 
 
 def test_a_task_is_built_once_per_batch_size_and_closed(compose, tmp_path, monkeypatch):
@@ -147,15 +167,16 @@ def test_what_it_will_take_is_said_before_and_is_true(compose, tmp_path, capsys)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(compose, tmp_path, monkeypatch):
-    collect(compose("collect", f"out={tmp_path / 'old'}"))
+    config = compose("collect", f"out={tmp_path / 'old'}")
+    collect(config)
     before = fingerprint(tmp_path / "old")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
     for name in ("new", "old"):
         with pytest.raises(InputError, match=r"need .* MB, 100.0 kB are free .* smaller images"):
-            collect(compose("collect", f"out={tmp_path / name}", "episodes=500"))
+            collect({**config, "out": str(tmp_path / name), "episodes": 500})
     assert not (tmp_path / "new").exists()
     assert fingerprint(tmp_path / "old") == before
-    collect(compose("collect", f"out={tmp_path / 'old'}", "episodes=25"))  # one episode of 8 kB fits
+    collect({**config, "episodes": 25})  # one episode of 8 kB fits
 
 
 def test_the_bar_counts_episodes_and_shows_frames_per_second(compose, tmp_path, monkeypatch):
@@ -165,15 +186,17 @@ def test_the_bar_counts_episodes_and_shows_frames_per_second(compose, tmp_path, 
         return tqdm(total=total, desc=name, unit=unit, initial=initial, file=text, mininterval=0, ncols=120)
 
     monkeypatch.setattr(verb, "progress", shown)
-    collect(compose("collect", f"out={tmp_path / 'set'}", "episodes=6", "rows=3"))
-    collect(compose("collect", f"out={tmp_path / 'set'}", "episodes=24", "rows=3"))
+    config = compose("collect", f"out={tmp_path / 'set'}", "episodes=6", "rows=3")
+    collect(config)
+    collect({**config, "episodes": 24})
     last = text.getvalue().split("\r")[-1]
     assert "24/24" in last
     assert int(re.search(r"([0-9,]+) frames/s", last)[1].replace(",", "")) > 100
 
 
 def test_a_contact_sheet_shows_each_policy(compose, tmp_path):
-    collect(compose("collect", f"out={tmp_path / 'set'}", "env.image_size=32"))
+    config = compose("collect", f"out={tmp_path / 'set'}", "env.image_size=32")
+    collect(config)
     sheet = tmp_path / "set/contact_sheet.png"
     pixels = iio.imread(sheet)[..., :3].astype(int)
     discs = (pixels[..., 0] > 180) & (pixels[..., 1] < 110)  # the agent is the only red thing there is
@@ -184,8 +207,32 @@ def test_a_contact_sheet_shows_each_policy(compose, tmp_path):
         name for name in ("goal_directed", "ou", "straight") for _ in "12"
     ]
     stamp = sheet.stat().st_mtime_ns
-    collect(compose("collect", f"out={tmp_path / 'set'}", "env.image_size=32"))
+    collect(config)
     assert sheet.stat().st_mtime_ns == stamp  # nothing was recorded, nothing is drawn
+
+
+BLIND = """
+import envs
+from lewm import register
+
+@register("env", "blind")
+class Blind(envs.TwoRoom):
+    steer = envs.GoalTask.steer
+"""
+
+
+def test_a_policy_that_cannot_act_is_refused_before_anything_is_written(compose, tmp_path, plugin):
+    plugin(BLIND)
+    settings = [f"out={tmp_path / 'set'}", "episodes=3"]
+    blind = [*settings, "env=blind", "plugins=[outside]"]
+    with pytest.raises(InputError, match=r"policy=mixed cannot record blind: Blind has no `steer`.*policy=ou"):
+        collect(compose("collect", *blind))
+    for policy in (["policy=greedy"], ["policy.parts=[ou,greedy]", "policy.weights=[9,1]"]):
+        with pytest.raises(InputError, match="pursues the task's own goal, which a recorded episode does not have"):
+            collect(compose("collect", *settings, *policy))
+    assert not (tmp_path / "set").exists()
+    collect(compose("collect", *blind, "policy.weights=[1,0,1]"))
+    assert len(EpisodeReader(tmp_path / "set")) == 3
 
 
 def test_facts_of_all_kinds_reach_the_log(compose, tmp_path, plugin):

@@ -13,7 +13,8 @@ from threading import Thread
 
 import pytest
 
-from experiments.collect import collect
+from experiments.collect import collect, crew, verb
+from experiments.collect.executors import Died, LocalExecutor
 from experiments.collect.worker import Share, record_share
 from lewm.data import EpisodeReader
 from lewm.types import InputError
@@ -28,7 +29,14 @@ from lewm import register
 class Trouble(TwoRoom):
     def __init__(self, rows: int, *, kind: str = "none", after: str = "/", **options):
         super().__init__(rows, **options)
-        self.kind, self.after, self.rendering = kind, Path(after), {"backend": "imagined"}
+        self.kind, self.after, self.rendering, self.steps = kind, Path(after), {"backend": "imagined"}, 0
+
+    def first(self):
+        try:
+            self.after.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
     def draw(self, states):
         if self.after.exists():
@@ -39,12 +47,19 @@ class Trouble(TwoRoom):
         return super().draw(states)
 
     def advance(self, states, actions):
-        if self.kind == "die":
+        self.steps += 1
+        if self.kind == "die" or (self.kind == "die once" and self.steps == 70 and self.first()):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.kind == "raise":
             raise OSError(5, "no such luck", "camera")
         return super().advance(states, actions)
 """
+
+
+@pytest.fixture(autouse=True)
+def without_a_sheet(monkeypatch):
+    """These tests look at the data only."""
+    monkeypatch.setattr(verb, "save_overview", lambda *_: None)
 
 
 @pytest.fixture
@@ -60,28 +75,63 @@ def fingerprint(folder) -> str:
     return EpisodeReader(folder).fingerprint
 
 
-def test_episodes_of_a_killed_worker_are_done_again(compose, tmp_path, capsys):
-    config = compose("collect", f"out={tmp_path / 'set'}", "workers=2", "rows=1", "episodes=300")
-    killer = Thread(target=kill_a_child, args=(tmp_path / "set",))
-    killer.start()
+def test_an_answer_larger_than_a_pipe_comes_through():
+    executor = LocalExecutor()
+    error, value = executor.start(exec, "raise ValueError('x' * 200_000)"), executor.start(bytes, 300_000)
+    for handle in (error, value):
+        while not executor.wait([handle], 10):
+            pass
+    with pytest.raises(ValueError, match=r"x{200000}"):
+        executor.result(error)
+    assert executor.result(value) == bytes(300_000)
+    assert not active_children()
+
+
+def test_a_worker_that_is_killed_in_the_middle_of_its_answer_has_died():
+    executor = LocalExecutor()
+    handle = executor.start(bytes, 10_000_000)
+    while not executor.wait([handle], 10):
+        pass
+    handle.process.kill()
+    with pytest.raises(Died, match="was killed by SIGKILL"):
+        executor.result(handle)
+
+
+class Crowded(LocalExecutor):
+    """A cluster that is full for two looks, and says nothing for a third."""
+
+    looks = 0
+
+    def wait(self, handles, seconds):
+        self.looks += 1
+        return super().wait(handles, seconds) if self.looks > 3 else []
+
+    def waiting(self, handles):
+        return len(handles) if self.looks < 3 else 0
+
+
+@pytest.mark.parametrize(("patience", "times"), [(0.0, 1), (60.0, 0)])
+def test_workers_that_wait_for_a_place_are_spoken_of_once(compose, tmp_path, capsys, monkeypatch, patience, times):
+    config = compose("collect", f"out={tmp_path / 'set'}", "env.image_size=16", "episodes=1", "rows=1", "workers=2")
     collect(config)
-    killer.join()
-    assert "was killed by SIGKILL; its other" in capsys.readouterr().out
+    monkeypatch.setattr(crew, "PATIENCE", patience)
+    info, ticks = EpisodeReader(tmp_path / "set").info, []
+    crew.record(Crowded(), config, info, [1, 2], ticks.append)
+    assert sum(ticks) == 2
+    assert capsys.readouterr().out.count("2 of 2 workers wait until the cluster has room") == times
+
+
+def test_episodes_of_a_killed_worker_are_done_again(trouble, compose, tmp_path, capsys):
+    """It dies in the third of its six episodes."""
+    collect(trouble("env.kind=die once", f"env.after={tmp_path / 'died'}", "workers=2", "rows=1", "episodes=12"))
+    assert "was killed by SIGKILL; its other 4 episodes are done by a new one" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "set").glob("*.jsonl")} == {
         "episodes-w0000.jsonl",
         "episodes-w0001.jsonl",
     }
     assert not list(EpisodeReader(tmp_path / "set").verify()) and not EpisodeReader(tmp_path / "set").leftovers()
-    collect({**config, "out": str(tmp_path / "whole"), "workers": 1, "rows": 250})
+    collect(compose("collect", f"out={tmp_path / 'whole'}", "env.image_size=16", "episodes=12"))
     assert fingerprint(tmp_path / "set") == fingerprint(tmp_path / "whole")
-
-
-def kill_a_child(folder):
-    """Kill one collecting process once both have committed something."""
-    while sum(path.stat().st_size > 0 for path in folder.glob("*.jsonl")) < 2:
-        time.sleep(0.01)
-    children = [child for child in active_children() if child.name.startswith("ForkServerProcess")]
-    os.kill(children[0].pid, signal.SIGKILL)
 
 
 def test_a_driver_is_used_in_another_process_even_by_one_worker(trouble, compose, tmp_path):
@@ -91,23 +141,34 @@ def test_a_driver_is_used_in_another_process_even_by_one_worker(trouble, compose
     assert not list((tmp_path / "set").glob("*first-picture"))
 
 
+def test_what_drew_is_on_record_and_need_not_be_the_same(compose, tmp_path):
+    config = compose("collect", f"out={tmp_path / 'set'}", "env=reacher", "env.image_size=16", "episodes=1")
+    collect(config)
+    info = EpisodeReader(tmp_path / "set").info
+    assert len(info.creator["renderer"]) > 3 and "renderer" not in str(info.source)
+    (tmp_path / "set/dataset.json").unlink()
+    replace(info, creator={**info.creator, "renderer": "another GPU"}).write(tmp_path / "set")
+    collect({**config, "episodes": 2})
+    assert EpisodeReader(tmp_path / "set").info.creator["renderer"] == "another GPU"
+
+
 @pytest.mark.parametrize(("kind", "how"), [("hang", "ended with exit code 1"), ("crash", "was killed by SIGSEGV")])
 def test_a_first_picture_that_never_comes_is_an_error_in_time(trouble, tmp_path, kind, how):
     begin = time.monotonic()
-    with pytest.raises(InputError, match=f"first picture within 2 s .*{how}.*lewm doctor"):
-        collect(trouble(f"env.kind={kind}", "probe_timeout=2"))
+    with pytest.raises(InputError, match=f"first picture within 1 s .*{how}.*lewm doctor"):
+        collect(trouble(f"env.kind={kind}", "probe_timeout=1"))
     assert time.monotonic() - begin < 30
     assert not (tmp_path / "set").exists()
 
 
 def test_a_worker_that_draws_nothing_where_another_could(trouble, tmp_path):
     """As many processes at once on one GPU may; the estimate was alone, so it went well."""
-    settings = trouble("env.kind=hang", f"env.after={tmp_path / 'set'}", "probe_timeout=2", "workers=2")
+    settings = trouble("env.kind=hang", f"env.after={tmp_path / 'set'}", "probe_timeout=1", "workers=2")
     begin = time.monotonic()
-    with pytest.raises(InputError, match=r"first picture within 2 s \(worker w000\d ended with exit code 1\)"):
+    with pytest.raises(InputError, match=r"first picture within 1 s \(worker w000\d ended with exit code 1\)"):
         collect(settings)
     assert time.monotonic() - begin < 30
-    assert not active_children()
+    assert not active_children() and not list((tmp_path / "set").glob("*first-picture"))
 
 
 def test_episodes_that_kill_every_worker_are_given_up_in_the_end(trouble, capsys):
@@ -162,7 +223,7 @@ def test_a_ray_cluster_records_the_same_set_though_a_worker_is_killed(compose, t
     import ray
 
     config = compose("collect", f"out={tmp_path / 'ray'}", "executor=ray", "workers=2", "rows=1", "episodes=600")
-    killer = Thread(target=kill_a_ray_worker, args=(tmp_path / "ray",))
+    killer = Thread(target=kill_a_ray_worker, args=(tmp_path / "ray",), daemon=True)
     killer.start()
     collect(config)
     killer.join()
@@ -181,12 +242,16 @@ def test_a_mistake_on_a_ray_cluster_is_one_line(trouble, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no such luck"):
         collect(settings)
     away = tmp_path / "away"
-    with pytest.raises(InputError, match=r"first picture within 2 s \(worker w000\d was lost"):
-        collect(trouble("env.kind=hang", f"env.after={away}", f"out={away}", "probe_timeout=2", "executor=ray"))
+    with pytest.raises(InputError, match=r"first picture within 1 s \(worker w000\d was lost"):
+        collect(trouble("env.kind=hang", f"env.after={away}", f"out={away}", "probe_timeout=1", "executor=ray"))
 
 
 def kill_a_ray_worker(folder):
+    """Kill one collecting process once both have committed something."""
+    deadline = time.monotonic() + 120
     while sum(path.stat().st_size > 0 for path in folder.glob("*.jsonl")) < 2:
+        if time.monotonic() > deadline:
+            return
         time.sleep(0.01)
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # a process may be gone by now

@@ -48,8 +48,8 @@ def test_group_settings_override_one_value():
 def test_types_are_checked_against_the_defaults():
     with pytest.raises(InputError, match=r"'env.door' must be a number, got 'left'"):
         config.compose("collect", ["out=x", "env.door=left"])
-    with pytest.raises(InputError, match="'floors' must be like"):
-        config.compose("evaluate", ["run=x", "floors=random"])
+    with pytest.raises(InputError, match="'parts' must be like"):
+        config.compose("benchmark_envs", ["out=x", "parts=frames"])
 
 
 def test_a_verb_may_compose_another_inside_its_own_hydra_run(lewm, tmp_path, monkeypatch):

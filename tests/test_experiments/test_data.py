@@ -6,6 +6,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
+from experiments.data_view import save_overview
 from lewm.data import Column, DatasetInfo, EpisodeReader, EpisodeWriter
 from lewm.types import Episode
 
@@ -140,6 +141,16 @@ def test_view_draws_a_sheet_and_plays_the_episodes(lewm, store, tmp_path):
     assert sheet.shape[0] > 300 and sheet[..., :3].std() > 10
     code, _, err = lewm("data", "view", store, "--episodes", "24", "--out", tmp_path / "x")
     assert code == 2 and "no episode 24; ids go from 0 to 23" in err
+
+
+def test_the_sheet_takes_foreign_names_and_facts_as_they_are(tmp_path):
+    columns = {"pixels": Column("uint8", (8, 8, 3)), "action": Column("float32", (1,))}
+    data = {"pixels": np.zeros((2, 8, 8, 3), np.uint8), "action": np.zeros((1, 1), np.float32)}
+    with EpisodeWriter(tmp_path / "cost$_^$", DatasetInfo(columns, (-1.0,), (1.0,))) as writer:
+        facts = [{"policy": 5}, {"policy": ["a", None]}, {"policy": "$_^$"}, {}]
+        writer.commit([Episode(k, data, one) for k, one in enumerate(facts)])
+    save_overview(EpisodeReader(tmp_path / "cost$_^$"), tmp_path / "sheet.png")
+    assert iio.imread(tmp_path / "sheet.png").shape[0] > 4 * 100  # all four
 
 
 def test_view_shows_every_camera_and_says_when_there_is_none(lewm, tmp_path):

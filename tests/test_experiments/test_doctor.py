@@ -41,6 +41,21 @@ def test_without_a_backend_it_says_what_to_install_and_the_base_works(lewm, tmp_
     assert "apt install libegl1 libgl1-mesa-dri, or apt install libosmesa6" in text.partition("to do:")[2]
 
 
+@pytest.mark.parametrize(
+    ("wish", "used", "to_do"),
+    [(" EGL ", "egl", ""), ("wgl", "wgl", ""), ("glfw", "disabled", "MUJOCO_GL=glfw does not work here: unset it")],
+)
+def test_the_users_own_backend_is_tried_too(lewm, tmp_path, monkeypatch, wish, used, to_do):
+    """Spelled as MuJoCo allows."""
+    monkeypatch.setenv("MUJOCO_GL", wish)
+    error = {"glfw": "no display"}
+    monkeypatch.setattr(doctor, "probe", lambda backend, **_: Probe(backend, FIGURES, error.get(backend)))
+    monkeypatch.setattr(doctor, "_try", lambda name, seconds: doctor.Trial(name, error="not tried"))
+    _, text, _ = lewm("doctor", "--out", str(tmp_path / "a.png"))
+    assert f"used here: {used}\n" in text
+    assert to_do in text.partition("to do:")[2] if to_do else "nothing to do" in text
+
+
 def test_a_missing_extra_is_named_with_its_command(lewm, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda package: None if package == "dm-control" else "1.0")
     code, text, _ = lewm("doctor", "--out", str(tmp_path / "a.png"), "--seconds", "0.01")

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs import Actor, TwoRoom
+from envs import Actor, GoalTask, TwoRoom
 from envs.policies import GoalDirected, Greedy
 from experiments import evaluate as module
 from experiments.evaluate import evaluate, run_pairs
 from experiments.pairs import draw_pairs
 from experiments.records import read, summarise
+from lewm import registry
+from lewm.types import InputError
 
 ENV = {"name": "two_room"}
 
@@ -113,3 +115,82 @@ def test_broken_row_independence_is_noticed(compose, tiny_run, tmp_path, monkeyp
     (run / "episodes.jsonl").write_text("\n".join(lines) + "\n")
     with pytest.raises(RuntimeError, match="row independence"):
         evaluate(compose("evaluate", f"run={run}"))
+
+
+# Floors
+
+
+class Unsteered(TwoRoom):
+    """A task that knows no way to its goals, and another rule of success: the height alone."""
+
+    steer = GoalTask.steer
+
+    def measures(self, states, goals):
+        return {"height": np.abs(states - goals)[:, 1] / 10}
+
+
+@pytest.fixture
+def unsteered(monkeypatch):
+    """The tiny run's environment has become `Unsteered`."""
+    monkeypatch.setitem(registry._PARTS["env"], "two_room", Unsteered)
+
+
+def test_greedy_is_a_floor_only_where_the_task_can_steer(compose, tiny_run, tmp_path, unsteered):
+    summary = evaluate(compose("evaluate", f"run={tiny_run}", f"out={tmp_path}/out"))
+    assert summary["protocol"]["floors"] == ["random"]
+    assert {line.policy for line in read(tmp_path / "out/episodes.jsonl")} == {"model", "random"}
+
+
+def test_a_floor_that_cannot_act_is_refused_before_anything_is_run(compose, tiny_run, tmp_path, unsteered):
+    with pytest.raises(InputError, match=r"no `steer`.*floors=\[random\]"):
+        evaluate(compose("evaluate", f"run={tiny_run}", f"out={tmp_path}/out", "floors=[random,greedy]"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("floors", ["random", "[random,best]", "3"])
+def test_floors_are_a_list_of_what_there_is(compose, tiny_run, tmp_path, floors):
+    with pytest.raises(InputError, match="a list of random, greedy; got"):
+        evaluate(compose("evaluate", f"run={tiny_run}", f"out={tmp_path}/out", f"floors={floors}"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_success_by_another_rule_is_that_of_the_lines(compose, tiny_run, tmp_path, unsteered):
+    summary = evaluate(compose("evaluate", f"run={tiny_run}", f"out={tmp_path}/out", "pairs=12", "floors=[random]"))
+    lines = read(tmp_path / "out/episodes.jsonl")
+    for policy, key in (("model", "height_final"), ("random", "random_height_final")):
+        near = [abs(line.states[-1][1] - line.goal[1]) <= 10 for line in lines if line.policy == policy]
+        assert summary[key] == round(sum(near) / 12, 4)
+    assert summary["measures"] == ["height"] and 0 < summary["random_height_final"] < 1
+
+
+# What the task looked like in training
+
+
+@pytest.mark.parametrize(
+    ("version", "rendering", "message"),
+    [
+        (99, {"backend": "numpy"}, "with version 99, here it is .*: collect and train anew"),
+        (None, {"backend": "egl"}, "with backend egl, here it is numpy: set MUJOCO_GL=egl"),
+        (None, {"backend": "numpy", "image_size": 96}, "choose env=two_room env.image_size=96"),
+        (None, {"backend": "numpy", "mujoco": "3.0"}, "with mujoco 3.0, here it is None: install mujoco 3.0"),
+    ],
+)
+def test_another_version_or_rendering_than_in_training_is_refused(
+    compose, tiny_run, tmp_path, monkeypatch, version, rendering, message
+):
+    facts = module.checkpoint.provenance(tiny_run)
+    recorded = facts["data"]["source"]["task"]
+    assert recorded == {"version": TwoRoom.version, "rendering": {"backend": "numpy"}}
+    recorded |= {"version": recorded["version"] if version is None else version, "rendering": rendering}
+    monkeypatch.setattr(module.checkpoint, "provenance", lambda run: facts)
+    given = [f"run={tiny_run}", f"out={tmp_path}/out", "pairs=2", "budget=2", "latency_pairs=1"]
+    with pytest.raises(InputError, match=message):
+        evaluate(compose("evaluate", *given))
+    assert not (tmp_path / "out").exists()
+    summary = evaluate(compose("evaluate", *given, "rendering=any"))
+    assert summary["protocol"]["task"] == {"version": TwoRoom.version, "rendering": {"backend": "numpy"}}
+
+
+def test_rendering_is_same_or_any(compose, tiny_run, tmp_path):
+    with pytest.raises(InputError, match=r"rendering is same .* or any, got 'some'"):
+        evaluate(compose("evaluate", f"run={tiny_run}", f"out={tmp_path}/out", "rendering=some"))

@@ -9,7 +9,7 @@ from envs import GoalTask, TwoRoom
 from experiments import evaluate as module
 from experiments import pairs as pairs_module
 from experiments.evaluate import evaluate, run_pairs
-from experiments.pairs import heldout_pairs
+from experiments.pairs import heldout_pairs, unseen
 from experiments.records import read, summarise
 from lewm.data import Column, DatasetInfo, EpisodeReader, EpisodeWriter, split_episodes
 from lewm.types import Episode, InputError
@@ -219,8 +219,92 @@ def test_states_of_another_world_are_an_error(heldout, compose, tmp_path):
     given = ["episodes=2", "steps=9", f"out={tmp_path}/other", "env.vary=[speed]"]
     collect(compose("collect", *given, without="steps"))
     heldout(f"data={tmp_path}/other", "env=two_room", "env.vary=[speed]")
-    with pytest.raises(InputError, match="does not hold the states of TwoRoom"):
+    with pytest.raises(InputError, match=r"states of TwoRoom .* env.vary is \['speed'\], here it is \['rad"):
         heldout(f"data={tmp_path}/other", "env=two_room", "env.vary=[radius]")
+    with pytest.raises(InputError, match=r"env\.door_size is "):
+        heldout(f"data={tmp_path}/other", "env=two_room", "env.vary=[speed]", "env.door_size=20")
+
+
+def test_pairs_with_impossible_states_are_left_out(write):
+    class Narrow(Book):
+        def possible(self, states):
+            return states[:, 1] <= 12
+
+    pairs = heldout_pairs(Narrow(), write([20]), np.arange(1), 3, 10, seed=0)
+    assert sorted(pairs.starts[:, 1]) == [0, 1, 2] and (pairs.goals[:, 1] <= 12).all()
+    assert pairs.presolved == 0 and pairs.impossible <= 8
+
+
+# What a model has not seen
+
+WORK = {"env": {"name": "two_room", "image_size": 64}, "policy": {"name": "ou"}, "seed": 0, "steps": 100}
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """stored(source, ids) makes a set of empty episodes that says so of itself."""
+
+    def make(source, ids=range(40)):
+        columns = {"action": Column("float32", (1,), transition=True)}
+        folder = tmp_path / f"set-{len(list(tmp_path.iterdir()))}"
+        with EpisodeWriter(folder, DatasetInfo(columns, (-1.0,), (1.0,), source)) as writer:
+            writer.commit([Episode(id, {"action": np.zeros((5, 1), np.float32)}, {}) for id in ids])
+        return EpisodeReader(folder)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"preset": "standard", "plugins": ["mine"]},
+        {"env": {"name": "two_room", "image_size": 96}, "frame_stride": 5, "steps": 50},
+        {"task": {"version": 2, "rendering": {"backend": "egl"}}},
+        {"action_bounds": "given"},
+    ],
+)
+def test_the_same_work_is_split_by_id_whatever_its_pictures(stored, other):
+    trained, reader = stored(WORK), stored(WORK | other, range(60))
+    facts = {"fingerprint": trained.fingerprint, "source": WORK, "validation": 0.3}
+    held = set(trained.ids[split_episodes(trained, 0.3)[1]])
+    found = set(reader.ids[unseen(reader, facts)])
+    assert found & set(trained.ids) == held and found - held
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 1}, {"policy": {"name": "straight"}}, {"env": {"name": "two_room", "door_size": 9.0}}]
+)
+def test_other_work_is_unseen_as_a_whole(stored, other):
+    facts = {"fingerprint": "of another set", "source": WORK, "validation": 0.3}
+    assert np.array_equal(unseen(stored(WORK | other), facts), np.arange(40))
+
+
+def test_work_that_was_numbered_anew_is_an_error(stored):
+    """Merged or exported with the training data inside: their ids say nothing of the split any more."""
+    facts = {"fingerprint": "of another set", "source": WORK, "validation": 0.3}
+    for source in ({"merged": [{"of": "x", **WORK, "seed": 1}, {"of": "y", **WORK}]}, {"source": WORK}):
+        with pytest.raises(InputError, match="under other ids"):
+            unseen(stored(source), facts)
+        with pytest.raises(InputError, match="under other ids"):
+            unseen(stored(WORK), facts | {"source": source})
+    other = {"merged": [{"of": "x", **WORK, "seed": 1}, {"of": "y", **WORK, "seed": 2}]}
+    assert len(unseen(stored(other), facts)) == 40
+
+
+def test_a_checkpoint_that_does_not_say_what_was_held_out_is_an_error(stored):
+    reader = stored(WORK)
+    for facts in ({"fingerprint": reader.fingerprint}, {"source": WORK}):
+        with pytest.raises(InputError, match=r"does not record .* \(`validation`\)"):
+            unseen(reader, facts)
+
+
+def test_one_episode_that_is_held_out_only_here_is_not_enough(stored):
+    """A small part of the set: the split holds its lowest hash out, the training did not."""
+    trained = stored(WORK)
+    training, _ = split_episodes(trained, 0.1)
+    facts = {"fingerprint": trained.fingerprint, "source": WORK, "validation": 0.1}
+    with pytest.raises(InputError, match="too few episodes that were held out"):
+        unseen(stored(WORK, trained.ids[training[:3]].tolist()), facts)
 
 
 def test_a_model_that_was_trained_on_everything_has_nothing_held_out(heldout, tiny_run, monkeypatch):

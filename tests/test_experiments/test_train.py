@@ -12,7 +12,7 @@ import lewm
 from experiments import train as module
 from experiments.train import train
 from lewm import checkpoint
-from lewm.data import EpisodeReader
+from lewm.data import EpisodeReader, split_episodes
 from lewm.types import InputError
 
 
@@ -101,3 +101,19 @@ def test_who_reads_the_data_is_measured_and_said(compose, tiny_run, tmp_path, ca
     assert "data is read by" not in capsys.readouterr().out
     weights = [load_file(tmp_path / name / "checkpoint/model.safetensors") for name in ("auto", "thread")]
     assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])
+
+
+@pytest.mark.parametrize(("still", "expected"), [([1], 1), ([0, 1], None)])
+def test_axes_that_never_change_are_left_out_of_the_probe(tiny_run, monkeypatch, still, expected):
+    """NaN is no JSON, and would be the worst axis of any model."""
+    reader, real = EpisodeReader(tiny_run / "data"), EpisodeReader.gather
+
+    def gather(self, name, *where):
+        rows = real(self, name, *where)
+        if name == "state":
+            rows[:, still] = 0.3
+        return rows
+
+    monkeypatch.setattr(EpisodeReader, "gather", gather)
+    r2 = module.probe(lewm.load(tiny_run), reader, *split_episodes(reader, 0.1))
+    assert r2 == expected or (len(r2) == expected and r2[0] == r2[0])

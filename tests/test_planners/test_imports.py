@@ -20,7 +20,10 @@ def run(code):
     [
         ("import lewm, planners", HEAVY),
         ("import planners", (*OURS, *HEAVY, "scipy", "einops", "torch._dynamo", "torch._inductor")),
-        ("import envs", ("torch", "hydra", "omegaconf", "matplotlib")),
+        (
+            "import envs",
+            ("torch", "hydra", "omegaconf", "matplotlib", "mujoco", "dm_control", "pymunk", "ogbench"),
+        ),
         ("import lewm", ("torch",)),
     ],
 )

@@ -35,7 +35,7 @@ def encoder(run: Path, pairs: Path) -> None:
     """Regress the true pose with the model's encoder: pixels scaled by a rule, or by the data's statistics."""
     reader = EpisodeReader(run / "data")
     training, held_out = split_episodes(reader)
-    config = json.loads((run / "checkpoint" / "config.json").read_text())
+    config = json.loads((run / "checkpoint" / "config.json").read_text())["model"]
     scales = {"fixed": (0.5, 0.25), "data": (np.mean(config["pixel_mean"]), np.mean(config["pixel_std"]))}
     for name, (mean, std) in scales.items():
         torch.manual_seed(0)

@@ -53,3 +53,11 @@ def test_float32_latents_are_probed_in_float64():
     probe = RidgeProbe.fit(z, z @ torch.eye(3), strength=0.0)
     assert probe.predict(z).dtype == torch.float64
     torch.testing.assert_close(probe.predict(z), z.double(), rtol=1e-9, atol=1e-9)
+
+
+def test_a_constant_target_has_nothing_to_explain():
+    """Exactly constant, constant to rounding, and not constant at all."""
+    z = gaussian(300, 2)
+    target = torch.stack([torch.full((300,), 0.1).double(), 3 + 1e-15 * gaussian(300, seed=1), z[:, 0]], 1)
+    r2 = RidgeProbe.fit(z, target).r2(z, target)
+    assert r2.isnan().tolist() == [True, True, False] and r2[2] > 0.99
