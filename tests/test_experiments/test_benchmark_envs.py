@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from experiments.config import compose
 from experiments.peers import envs_worker as peers
 from experiments.workers import Worker
 from lewm.data import EpisodeReader
+
+RESULTS = Path(__file__).parents[2] / "docs/results/envs"
 
 
 class Clock:
@@ -194,6 +197,13 @@ def test_the_page_says_what_its_lines_say(tmp_path):
     # 200 further episodes of 101 frames in 19.9 and 11 seconds
     assert "| Push-T | 16: 3.1 and 4.0 s | 216: 23.0 and 15.0 s | 1.53 | 1,015 and 1,836 frames/s | 1.81 |" in text
     assert "| Push-T, a second worker | 1.7 times |  | 1.81 times, met |" in text
+
+
+def test_the_published_page_is_made_of_the_published_lines(tmp_path):
+    for name in ("envs.jsonl", "envs.md"):
+        (tmp_path / name).write_bytes((RESULTS / name).read_bytes())
+    page.write(tmp_path)
+    assert (tmp_path / "envs.md").read_text() == (RESULTS / "envs.md").read_text()
 
 
 @pytest.mark.parametrize("broken", ["step", "step_render", "collect", "all"])

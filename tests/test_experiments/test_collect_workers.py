@@ -218,7 +218,12 @@ assert type(build_policy({"plugins": [], "policy": {"name": "mixed", **parts}}).
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
+# Ray forks to start its processes, and a package that other tests import warns of any fork.
+lance_is_quiet = pytest.mark.filterwarnings("ignore:lance is not fork-safe")
+
+
 @pytest.mark.slow
+@lance_is_quiet
 def test_a_ray_cluster_records_the_same_set_though_a_worker_is_killed(compose, tmp_path, capsys):
     import ray
 
@@ -236,6 +241,7 @@ def test_a_ray_cluster_records_the_same_set_though_a_worker_is_killed(compose, t
 
 
 @pytest.mark.slow
+@lance_is_quiet
 def test_a_mistake_on_a_ray_cluster_is_one_line(trouble, tmp_path, monkeypatch):
     settings = trouble("env.kind=raise", "executor=ray")
     monkeypatch.setenv("PYTHONPATH", str(Path(sys.modules["outside"].__file__).parent), prepend=os.pathsep)
