@@ -48,6 +48,7 @@ def test_a_proposal_from_outside_draws_for_any_planner():
 DATA_PAGE = (Path(__file__).parents[1] / "docs/data.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_data_page_run_as_written(tiny, lewm, tmp_path, monkeypatch):
     """In order; what they take for granted (two days of data, somebody's HDF5 file) is made first."""
     monkeypatch.chdir(tmp_path)
@@ -80,6 +81,7 @@ ENVS_PAGE = ENVS.read_text()
 ENVS_CODE = re.findall(r"```python\n(.*?)```", ENVS_PAGE, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_environments_page_run_as_written(tiny, lewm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(registry._PARTS, "env", dict(registry._PARTS["env"]))  # forget the pendulum afterwards

@@ -45,6 +45,7 @@ def test_the_readme_shows_each_verb():
     assert [command[1] for command in commands()][:4] == ["collect", "train", "evaluate", "report"]
 
 
+@pytest.mark.slow
 def test_commands_then_code(home, tiny, lewm, monkeypatch):
     monkeypatch.chdir(home)
     for _, verb, *arguments in commands():
@@ -57,6 +58,7 @@ def test_commands_then_code(home, tiny, lewm, monkeypatch):
     assert run_python(robot, home).strip() in ("True", "False")
 
 
+@pytest.mark.slow
 def test_an_environment_from_outside_works_from_the_command_line(tiny, tmp_path):
     """The README's own example, installed by pip as somebody else's package."""
     (example,) = [block for block in blocks("python") if "@register" in block]

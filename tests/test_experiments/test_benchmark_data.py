@@ -52,6 +52,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_small_run_leaves_raw_lines_a_page_and_a_plot(small, lewm, tmp_path):
     code, _, err = lewm(*small)
     assert code == 0, err

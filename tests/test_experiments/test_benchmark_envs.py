@@ -42,6 +42,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_small_run_leaves_raw_lines_a_page_and_a_plot(lewm, tmp_path):
     small = ["benchmark", "envs", "peer=", "parts=[frames]", "tasks=[two_room]", "sizes=[24]", "rounds=2"]
     small += ["seconds=0.01", "collect_seconds=0.02", f"out={tmp_path / 'out'}", f"run={tmp_path / 'run'}"]

@@ -39,6 +39,7 @@ def test_the_demo_leaves_everything_it_shows(lewm, tiny, tmp_path):
     assert json.loads((out / "summary.json").read_text()) == summary
 
 
+@pytest.mark.slow
 def test_the_demo_continues_after_any_stage(lewm, tiny, tmp_path):
     out = tmp_path / "demo"
     assert lewm("collect", *tiny["collect"], f"out={out}/data")[0] == 0

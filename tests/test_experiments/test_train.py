@@ -94,6 +94,7 @@ def test_an_unknown_trainer_setting_reaches_the_registry(compose, tiny_run, tmp_
         train(config)
 
 
+@pytest.mark.slow
 def test_who_reads_the_data_is_measured_and_said(compose, tiny_run, tmp_path, capsys):
     train(compose("train", f"data={tiny_run}/data", f"out={tmp_path / 'auto'}", "trainer.workers=auto"))
     assert "data is read by" in capsys.readouterr().out
