@@ -18,6 +18,7 @@ from tqdm import tqdm
 from envs import GoalTask, UniformHold
 from envs.policies import Greedy, Policy
 from experiments.build import build_task
+from experiments.fit import check_drawn_alike, check_fits
 from experiments.pairs import Pairs, choose_pairs
 from experiments.records import EpisodeRecord, append, read, repair, summarise
 from experiments.runs import (
@@ -56,9 +57,9 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(env, Mapping):  # a converted set may say something else
         raise InputError(f"{folder} does not say which environment it was trained on; choose env=...")
     with closing(build_task(env, 1)) as task:
-        _check_fits(model, task)
+        check_fits(model, task)
         made = {"version": task.version, "rendering": json.loads(json.dumps(dict(task.rendering)))}
-        _check_drawn_alike(made, env, facts, config["rendering"])
+        check_drawn_alike(made, env, facts, config["rendering"])
         pairs, track = choose_pairs(task, env, config, facts.get("data", {}))
         if config["budget"] is not None:
             at_least(config, budget=1)
@@ -192,42 +193,6 @@ def run_pairs(
         )
         for k, pair in enumerate(rows)
     ]
-
-
-def _check_fits(model: WorldModel, task: GoalTask) -> None:
-    if task.image_shape != model.image_shape:
-        raise InputError(
-            f"the model was trained on images of shape {model.image_shape}, the task renders {task.image_shape}; "
-            f"evaluate with env.image_size={model.image_shape[0]}"
-        )
-    if len(task.low) != model.action_spec.dim:
-        raise InputError(
-            f"the model takes actions of dimension {model.action_spec.dim}, the task {len(task.low)}; "
-            "use its own task"
-        )
-
-
-def _check_drawn_alike(
-    made: Mapping[str, Any], env: Mapping[str, Any], facts: Mapping[str, Any], wanted: str
-) -> None:
-    """Refuse a task that is another version, or looks otherwise, than when the training data were recorded."""
-    if wanted not in ("same", "any"):
-        raise InputError(f"rendering is same (as the training data) or any, got '{wanted}'")
-    source = facts.get("data", {}).get("source", {})
-    trained = source.get("env")
-    known = "task" in source and isinstance(trained, Mapping) and trained["name"] == env["name"]
-    if wanted == "any" or not known:
-        return
-    then, now = ({"version": task["version"], **task["rendering"]} for task in (source["task"], made))
-    for key in then | now:
-        if (was := then.get(key)) != now.get(key):
-            advice = {"version": "collect and train anew", "backend": f"set MUJOCO_GL={was}"}
-            setting = key in registry.defaults("env", env["name"])
-            usual = f"choose env={env['name']} env.{key}={was}" if setting else f"install {key} {was}"
-            raise InputError(
-                f"the training data are of {env['name']} with {key} {was}, here it is {now.get(key)}: "
-                f"{advice.get(key, usual)}, or evaluate all the same with rendering=any"
-            )
 
 
 def _agent(model: WorldModel, config: Mapping[str, Any]) -> dict[str, Any]:
