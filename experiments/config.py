@@ -40,6 +40,10 @@ KINDS = {  # Hydra group -> kind in the registry
     "model/encoder": "encoder",
     "model/predictor": "predictor",
     "objective": "objective",
+    "objective/prediction": "prediction",
+    "objective/regulariser": "regulariser",
+    "objective/regulariser/statistic": "statistic",
+    "objective/regulariser/directions": "directions",
     "trainer": "trainer",
     "planner": "planner",
     "cost": "cost",
@@ -71,11 +75,23 @@ def store_groups() -> None:
     store = ConfigStore.instance()
     for group, kind in KINDS.items():
         for name in registry.names(kind):
-            store.store(name=name, group=group, node={"name": name, **registry.defaults(kind, name)})
+            store.store(name=name, group=group, node=_node(group, name, registry.defaults(kind, name)))
     for name, size in SIZES.items():
         node = asdict(size)
-        parts = [{part: node.pop(part)["name"]} for part in ("encoder", "predictor")]
-        store.store(name=name, group="model", node={"defaults": [*parts, "_self_"], **node})
+        del node["heads"]  # the objective says which
+        store.store(name=name, group="model", node=_node("model", None, node))
+
+
+def _node(group: str, name: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """A Hydra option: settings that are parts with a group of their own can be chosen and set one by one."""
+    chosen = []
+    for key in [key for key, value in settings.items() if f"{group}/{key}" in KINDS and value]:
+        part = settings.pop(key)
+        chosen.append({key: part if isinstance(part, str) else part["name"]})
+        own = {} if isinstance(part, str) else {k: v for k, v in part.items() if k != "name"}
+        settings |= {key: own} if own else {}
+    node = settings if name is None else {"name": name, **settings}
+    return {"defaults": [*chosen, "_self_"], **node} if chosen else node
 
 
 def plugins_of(overrides: Sequence[str]) -> list[str]:

@@ -35,7 +35,9 @@ def train(config: Mapping[str, Any]) -> Path:
     objective = registry.build("objective", config["objective"])
     settings = {**config, "data_fingerprint": reader.fingerprint}
     pixels = _pixels(config["model"], reader, training)
-    model = build_model(config["model"] | pixels, reader.action_spec(training), config["seed"])
+    link = config["model"]["link"]
+    learned = {"heads": objective.heads, "link": objective.link if link == "none" else link}
+    model = build_model(config["model"] | pixels | learned, reader.action_spec(training), config["seed"])
     model.recommendation = {key: config[key] for key in ("planner", "cost", "replan_every")}
     windows = Windows(reader, training, frames=trainer.frames, block=model.action_block, pad=model.history - 1)
 

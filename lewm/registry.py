@@ -83,6 +83,13 @@ def build(kind: str, spec: Mapping[str, Any], **given: Any) -> Any:
     return constructor(**{key: value for key, value in given.items() if key in parameters}, **keywords)
 
 
+def part(kind: str, given: Any, **facts: Any) -> Any:
+    """A part as a constructor's argument: `{"name": ..., **keywords}` or a bare name is built, a built one kept."""
+    if isinstance(given, str):
+        given = {"name": given}
+    return build(kind, given, **facts) if isinstance(given, Mapping) else given
+
+
 def _inner(kind: str, value: Any, given: Mapping[str, Any]) -> Any:
     if isinstance(value, Mapping) and "name" in value:
         return build(kind, value, **given)
@@ -101,8 +108,9 @@ def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]
     return found
 
 
-def _path(part: Callable[..., Any]) -> str:
-    return f"{part.__module__}.{part.__qualname__}"
+def _path(constructor: Callable[..., Any]) -> str:
+    constructor = getattr(constructor, "func", constructor)  # what a functools.partial is of
+    return f"{constructor.__module__}.{constructor.__qualname__}"
 
 
 def load_plugins(modules: Iterable[str]) -> None:

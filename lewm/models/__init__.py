@@ -1,5 +1,6 @@
 """Models: encoders, predictors, and the world model that joins them."""
 
+from lewm.models import links
 from lewm.models.encoders import ConvEncoder, ViTEncoder
 from lewm.models.predictors import AdaLNTransformer, Observed, Predictor, ResidualMLP
 from lewm.models.world_model import SIZES, WorldModel, WorldModelConfig
@@ -14,4 +15,5 @@ __all__ = [
     "ViTEncoder",
     "WorldModel",
     "WorldModelConfig",
+    "links",
 ]

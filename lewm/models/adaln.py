@@ -39,17 +39,34 @@ class ActionBlockEncoder(nn.Sequential):
         super().__init__(Linear(block_dim, smoothed), Linear(smoothed, hidden), nn.SiLU(), Linear(hidden, dim))
 
 
+class Value(nn.Module):
+    """Attention over a single token, whose weight is 1: a value and the way out, (..., D) -> (..., D)."""
+
+    def __init__(self, dim: int, value_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.value = Linear(dim, value_dim, bias=False)
+        self.out = Linear(value_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """For many tokens the two products are joined first."""
+        dim, value_dim = self.out.out_features, self.out.in_features
+        if x[..., 0].numel() * (2 * value_dim - dim) > dim * value_dim:
+            return self.dropout(linear(x, self.out.weight @ self.value.weight, self.out.bias))
+        return self.dropout(self.out(self.value(x)))
+
+
 class AdaLNBlock(nn.Module):
-    """A causal transformer block whose norms are shifted, scaled and gated by a condition (AdaLN-zero).
+    """A transformer block whose norms are shifted, scaled and gated by a condition (AdaLN-zero).
 
     The modulation starts at zero, so the block starts as the identity (arXiv 2212.09748, section 3.2). As in
-    LeWM, attention and MLP each have a second, affine LayerNorm after the modulation.
+    LeWM, attention and MLP each have a second, affine LayerNorm after the modulation. `attention` is a causal
+    `Attention`, or a `Value` where each token stands alone.
     """
 
-    def __init__(self, dim: int, heads: int, head_dim: int, hidden: int, dropout: float) -> None:
+    def __init__(self, dim: int, attention: Attention | Value, hidden: int, dropout: float) -> None:
         super().__init__()
         self.norms = nn.ModuleList([nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False) for _ in range(2)])
-        attention = Attention(dim, heads, head_dim, qkv_bias=False, causal=True, dropout=dropout)
         self.attention = nn.Sequential(nn.LayerNorm(dim), attention)
         self.mlp = nn.Sequential(nn.LayerNorm(dim), MLP(dim, hidden, dropout))
         self.modulation = Linear(dim, 6 * dim)

@@ -73,3 +73,29 @@ class MLP(nn.Sequential):
             Linear(hidden, dim),
             nn.Dropout(dropout),
         )
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block: (B, T, D) -> (B, T, D)."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        head_dim: int,
+        hidden: int,
+        *,
+        causal: bool,
+        qkv_bias: bool = False,
+        eps: float = 1e-5,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        attention = Attention(dim, heads, head_dim, qkv_bias=qkv_bias, causal=causal, dropout=dropout)
+        self.attention = nn.Sequential(nn.LayerNorm(dim, eps=eps), attention)
+        self.mlp = nn.Sequential(nn.LayerNorm(dim, eps=eps), MLP(dim, hidden, dropout))
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Attention, then MLP, each on a residual branch."""
+        x_BTD = x_BTD + self.attention(x_BTD)
+        return x_BTD + self.mlp(x_BTD)

@@ -23,6 +23,9 @@ class WorldModelConfig:
 
     Attributes:
         encoder, predictor: `{"name": registered name, **keywords}`.
+        heads: role -> `{"name": registered name, **keywords}`: modules over latents that objectives train and planners
+            may use (inverse dynamics, reachability, distance); an objective says which it needs.
+        link: what maps the projector's and the predictor's output to latents: `none`, `sphere`, `rectified`.
         image_size: side of the square input image.
         latent_dim: D.
         projector_hidden: width of the projector between encoder and latent.
@@ -33,6 +36,8 @@ class WorldModelConfig:
 
     encoder: Mapping[str, Any] = field(default_factory=lambda: {"name": "conv"})
     predictor: Mapping[str, Any] = field(default_factory=lambda: {"name": "residual_mlp"})
+    heads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    link: str = "none"
     image_size: int = 64
     latent_dim: int = 192
     projector_hidden: int = 512
@@ -83,6 +88,10 @@ class WorldModel(nn.Module):
         self.predictor: Predictor = build(
             "predictor", config.predictor, latent_dim=config.latent_dim, block_dim=block_dim
         )
+        self.link: nn.Module = build("link", {"name": config.link})
+        self.predictor.link = self.link
+        facts = {"latent_dim": config.latent_dim, "block_dim": block_dim}
+        self.heads = nn.ModuleDict({role: build("head", spec, **facts) for role, spec in config.heads.items()})
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean or (0.5, 0.5, 0.5)).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std or (0.25, 0.25, 0.25)).view(3, 1, 1))
         self.register_buffer("action_mean", torch.tensor(action_spec.mean))
@@ -127,9 +136,13 @@ class WorldModel(nn.Module):
         latents = torch.cat([self._encode(chunk) for chunk in images.split(self.chunk)])[:count]
         return latents.reshape(*pixels.shape[:-3], latents.shape[-1])
 
+    def normalise(self, actions_KA: Tensor) -> Tensor:
+        """Raw action blocks (..., K, A) -> z-scored and flattened (..., K * A), as predictor and heads take them."""
+        return ((actions_KA - self.action_mean) / self.action_std).flatten(-2)
+
     def predict(self, z_BTD: Tensor, actions_BTKA: Tensor) -> Tensor:
         """Teacher-forced prediction: the latent one block after each frame, (B, T, D); raw actions."""
-        return self.predictor(z_BTD, self._normalise(actions_BTKA))
+        return self.predictor(z_BTD, self.normalise(actions_BTKA))
 
     def context(self, observations: Tensor, actions: Tensor) -> Observed:
         """Encode what was seen and done: what imagination starts from, once for all the rollouts of a search.
@@ -147,7 +160,7 @@ class WorldModel(nn.Module):
                 f"and actions {tuple(actions.shape)}"
             )
         blocks = rearrange(actions.to(self.device), "b (t k) a -> b t k a", k=self.action_block)
-        return self.predictor.observe(self.encode(observations), self._normalise(blocks))
+        return self.predictor.observe(self.encode(observations), self.normalise(blocks))
 
     def start(self, context: Any) -> Tensor:
         """The latents (B, D) of the last observed frames, from which `rollout` goes on."""
@@ -164,12 +177,8 @@ class WorldModel(nn.Module):
         if len(context) != len(actions_BSHA):
             raise InputError(f"context has {len(context)} rows, the actions have {len(actions_BSHA)}")
         blocks = rearrange(actions_BSHA, "b s (l k) a -> b s l k a", k=self.action_block)
-        return self.predictor.rollout(context, self._normalise(blocks))
+        return self.predictor.rollout(context, self.normalise(blocks))
 
     def _encode(self, images: Tensor) -> Tensor:
         channels_first = images.permute(0, 3, 1, 2)  # a channels-last view: no copy
-        return self.projector(self.encoder((channels_first / 255.0 - self.pixel_mean) / self.pixel_std))
-
-    def _normalise(self, actions: Tensor) -> Tensor:
-        """Raw action blocks (..., K, A) -> z-scored and flattened (..., K * A)."""
-        return ((actions - self.action_mean) / self.action_std).flatten(-2)
+        return self.link(self.projector(self.encoder((channels_first / 255.0 - self.pixel_mean) / self.pixel_std)))

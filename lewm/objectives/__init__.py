@@ -1,6 +1,7 @@
-"""Training objectives: next-embedding prediction and anti-collapse regularisation."""
+"""Training objectives: a prediction error, a regulariser against collapse, auxiliary terms, and their sum."""
 
-from lewm.objectives.lejepa import LeJEPA, LossTerms
-from lewm.objectives.sigreg import sigreg
+from lewm.objectives import auxiliaries, predictions, regularisers
+from lewm.objectives.encoded import Encoded, LossTerms
+from lewm.objectives.objective import Auxiliary, Objective, Term
 
-__all__ = ["LeJEPA", "LossTerms", "sigreg"]
+__all__ = ["Auxiliary", "Encoded", "LossTerms", "Objective", "Term", "auxiliaries", "predictions", "regularisers"]

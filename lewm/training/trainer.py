@@ -16,13 +16,12 @@ import torch
 from lewm.data import Batch, Loader, Windows
 from lewm.diagnosis.health import effective_rank
 from lewm.models import WorldModel
-from lewm.objectives import LossTerms
+from lewm.objectives import Encoded, LossTerms
 from lewm.registry import register
 from lewm.training.schedule import warmup_cosine
 from lewm.types import InputError
 
-Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-Objective = Callable[[torch.Tensor, torch.Tensor, Predict, torch.Generator], LossTerms]
+Objective = Callable[[Encoded], LossTerms]
 OnStep = Callable[[int, dict[str, float]], None]
 
 
@@ -102,8 +101,7 @@ class Trainer:
                 if logs:
                     metrics = {
                         "loss": terms.total.item(),
-                        "prediction": terms.prediction.item(),
-                        "regularisation": terms.regularisation.item(),
+                        **{label: value.item() for label, value in terms.parts.items()},
                         "gradient_norm": norm.item(),
                         "learning_rate": optimiser.param_groups[0]["lr"],
                         "latent_std": z.std(dim=0).mean().item(),
@@ -130,8 +128,16 @@ class Trainer:
         torch.manual_seed(int(dropout))  # inside fork_rng
         generator = torch.Generator().manual_seed(int(directions))
         z = model.encode(torch.from_numpy(batch.pixels))
-        actions = torch.from_numpy(batch.actions).to(z.device)
-        terms = objective(z, actions, model.predict, generator)
+        encoded = Encoded(
+            z_BTD=z,
+            actions_BLE=model.normalise(torch.from_numpy(batch.actions).to(z.device)),
+            predictor=model.predictor,
+            generator=generator,
+            heads=model.heads,
+            episodes_B=torch.from_numpy(batch.episodes).to(z.device),
+            starts_B=torch.from_numpy(batch.starts).to(z.device),
+        )
+        terms = objective(encoded)
         optimiser.zero_grad(set_to_none=True)
         terms.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.clip)

@@ -1,15 +1,4 @@
-"""SIGReg: how far a batch of latents is from an isotropic standard Gaussian (LeJEPA, arXiv 2511.08544).
-
-For a random unit direction a, the projections x_n = a . z_n of N latents are tested with the Epps-Pulley
-statistic, quadrature on [-t_max, t_max] folded to t_k >= 0 by symmetry:
-
-    EP / N = sum_k w_k phi_k [ (mean_n cos(t_k x_n) - phi_k)^2 + (mean_n sin(t_k x_n))^2 ],
-    phi_k = exp(-t_k^2 / 2),
-
-and trapezoid weights w_k. We return EP / N, the mean over directions: unlike the published loss, which is EP, its
-weight means the same at any batch size (the paper's 0.09 at batch 128 is a weight of 11.5 here). All latents equal
-to zero give 0.4020; Gaussian latents give 1.0525 / N in expectation.
-"""
+"""Statistics of one-dimensional samples: how far each column of (..., N, M) is from N(0, 1), as (..., M)."""
 
 from __future__ import annotations
 
@@ -18,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from lewm.registry import register
+from lewm.types import InputError
 
 
 @lru_cache
@@ -63,18 +55,22 @@ class _EppsPulley(torch.autograd.Function):
         return gradient * grad.unsqueeze(-2), None, None
 
 
-def sigreg(z: Tensor, directions: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
-    """EP / N of latents (..., N, D) along `directions` (D, M) of unit length, averaged to a scalar.
+@register("statistic", "epps_pulley")
+class EppsPulley:
+    """The Epps-Pulley statistic, what LeJEPA chose (arXiv 2511.08544, section 4.2), per sample.
 
-    The test runs over axis N separately for each leading index (LeWM: over the batch, for each time step).
-    Computed in float32 at least, also under autocast.
+        EP / N = sum_k w_k phi_k [ (mean_n cos(t_k x_n) - phi_k)^2 + (mean_n sin(t_k x_n))^2 ],  phi_k = exp(-t_k^2 / 2)
+
+    at `knots` equally spaced t_k in [0, `t_max`] with trapezoid weights w_k for [-t_max, t_max], folded by symmetry.
+    The published loss is EP, so its weight depends on the batch size; this is EP / N (the paper's 0.09 at batch 128 is a
+    weight of 11.5). All latents equal to zero give 0.4020; Gaussian ones 1.0525 / N in expectation.
     """
-    with torch.autocast(z.device.type, enabled=False):
-        z = z if z.dtype == torch.float64 else z.float()
-        return _EppsPulley.apply(z @ directions.to(z), knots, t_max).mean()
 
+    def __init__(self, *, knots: int = 17, t_max: float = 3.0) -> None:
+        if knots < 2 or not t_max > 0:
+            raise InputError(f"epps_pulley needs knots >= 2 and t_max > 0, got {knots} and {t_max}")
+        self.knots, self.t_max = knots, t_max
 
-def unit_directions(dim: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` independent directions, uniform on the sphere: (dim, count)."""
-    directions = torch.randn(dim, count, generator=generator)
-    return directions / directions.norm(dim=0)
+    def __call__(self, x_NM: Tensor) -> Tensor:
+        """(..., N, M) -> (..., M)."""
+        return _EppsPulley.apply(x_NM, self.knots, self.t_max)

@@ -1,0 +1,61 @@
+"""Prediction errors: how far imagined latents are from encoded ones. Gradient flows into both."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lewm.objectives.encoded import Encoded
+from lewm.registry import register
+from lewm.types import InputError
+
+
+@register("prediction", "one_step")
+class OneStep:
+    """|f(z_t, a_t) - z_{t+1}|^2, mean over coordinates, frames and rows: the paper's (arXiv 2603.19312, equation 1)."""
+
+    def __call__(self, encoded: Encoded) -> Tensor:
+        """Scalar."""
+        return (encoded.predicted_BLD - encoded.z_BTD[:, 1:]).square().mean()
+
+
+@register("prediction", "open_loop")
+class OpenLoop:
+    """sum_k w_k |f^k(z_t, a_t ... a_{t+k-1}) - z_{t+k}|^2: the predictor on its own output, as a planner will use it.
+
+    Predictions of k = 1 ... `steps` blocks from every frame of the window, w_k proportional to k^`growth` and of sum 1.
+    RC-aux's is growth 1 (arXiv 2605.07278, whose number of steps is drawn anew for each batch).
+    """
+
+    def __init__(self, *, steps: int = 3, growth: float = 0.0) -> None:
+        if steps < 1:
+            raise InputError(f"open_loop needs steps >= 1, got {steps}")
+        self.steps, self.growth = steps, growth
+
+    def __call__(self, encoded: Encoded) -> Tensor:
+        """Scalar; no deeper than the window."""
+        z, actions = encoded.z_BTD, encoded.actions_BLE
+        ahead, errors = encoded.predicted_BLD, []
+        for k in range(1, min(self.steps, z.shape[1] - 1) + 1):
+            if k > 1:
+                ahead = encoded.predictor(ahead[:, :-1], actions[:, k - 1 :])
+            errors.append((ahead - z[:, k:]).square().mean())
+        weights = torch.arange(1.0, len(errors) + 1).to(z) ** self.growth
+        return torch.stack(errors) @ (weights / weights.sum())
+
+
+@register("prediction", "prefixes")
+class Prefixes:
+    """mean_k |f(z_0, a_0 ... a_{k-1}) - z_k|^2: all horizons of the window from its first frames (arXiv 2606.26217).
+
+    What a `prefix` predictor answers in one call; any other answers by rolling out. It starts from as many frames as
+    the predictor's history can use, but at least one block is left to predict.
+    """
+
+    def __call__(self, encoded: Encoded) -> Tensor:
+        """Scalar."""
+        z, actions, predictor = encoded.z_BTD, encoded.actions_BLE, encoded.predictor
+        seen = min(predictor.history, z.shape[1] - 1)
+        observed = predictor.observe(z[:, :seen], actions[:, : seen - 1])
+        imagined = predictor.rollout(observed, actions[:, None, seen - 1 :])[:, 0]
+        return (imagined - z[:, seen:]).square().mean()
