@@ -10,15 +10,20 @@ import torch
 from envs import GoalTask
 from lewm import registry
 from lewm.models import WorldModel, WorldModelConfig
+from lewm.models.encoders import TimmEncoder
 from lewm.types import ActionSpec
 
 
 def build_model(config: Mapping[str, Any], action_spec: ActionSpec, seed: int) -> WorldModel:
-    """A freshly initialised world model; the weights are a function of `seed`."""
+    """A freshly initialised world model; its weights a function of `seed` or published."""
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return WorldModel(WorldModelConfig(**fields), action_spec)
+        model = WorldModel(WorldModelConfig(**fields), action_spec)
+        for module in model.modules():
+            if isinstance(module, TimmEncoder):
+                module.download()
+        return model
 
 
 def build_task(spec: Mapping[str, Any], rows: int) -> GoalTask:

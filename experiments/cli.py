@@ -22,6 +22,7 @@ VERBS = {
     "report": "write the HTML report of a run",
     "data": "look at, check, convert, merge and view data sets: lewm data info data/two-room",
     "doctor": "say what works on this machine, how fast, and what to install for the rest",
+    "ablation": "compare objectives and predictors: train, plan, diagnose, one line per cell",
     "benchmark": "measure a part beside its peers and limits: lewm benchmark planner",
 }
 BENCHMARKS = {

@@ -19,6 +19,7 @@ from envs import GoalTask, UniformHold
 from envs.policies import Greedy, Policy
 from experiments.build import build_task
 from experiments.fit import check_drawn_alike, check_fits
+from experiments.observe import observe
 from experiments.pairs import Pairs, choose_pairs
 from experiments.records import EpisodeRecord, append, read, repair, summarise
 from experiments.runs import (
@@ -213,8 +214,9 @@ def _controller(model: WorldModel, agent: Mapping[str, Any]) -> Controller:
 def _planning(controller: Controller) -> Begin:
     def begin(task: GoalTask, seeds: Sequence[int]) -> Act:
         agent = controller(task.rows, seeds)
-        agent.reset(task.render_goal())
-        return lambda t: agent.act(task.render())
+        columns = agent.model.columns
+        agent.reset(observe(task, task.get_goal(), columns))
+        return lambda t: agent.act(observe(task, task.get_state(), columns))
 
     return begin
 
@@ -260,12 +262,13 @@ def _latency(
 
     def timed(task: GoalTask, seeds: Sequence[int]) -> Act:
         agent = controller(1, seeds)
-        agent.reset(task.render_goal())
+        columns = agent.model.columns
+        agent.reset(observe(task, task.get_goal(), columns))
 
         def act(t: int) -> np.ndarray:
-            image, before = task.render(), agent.last_plan
+            seen, before = observe(task, task.get_state(), columns), agent.last_plan
             begin = time.perf_counter()
-            action = agent.act(image)
+            action = agent.act(seen)
             if agent.last_plan is not before:
                 plan_ms.append((time.perf_counter() - begin) * 1e3)
                 evaluations.append(agent.last_plan.evaluations)

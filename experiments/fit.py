@@ -12,12 +12,19 @@ from lewm.types import InputError
 
 
 def check_fits(model: WorldModel, task: GoalTask) -> None:
-    """Refuse a task of another image shape or action dimension than the model's."""
-    if task.image_shape != model.image_shape:
+    """Refuse a task of another image shape or action dimension than the model's, or without its sensors."""
+    if "pixels" in model.columns and task.image_shape != model.image_shape:
         raise InputError(
             f"the model was trained on images of shape {model.image_shape}, the task renders {task.image_shape}; "
             f"evaluate with env.image_size={model.image_shape[0]}"
         )
+    lengths = {"state": task.state_dim, **task.sensors}
+    for column in model.columns:
+        if column != "pixels" and (lengths.get(column),) != model.config.sensors[column].shape:
+            raise InputError(
+                f"the model observes '{column}' of shape {model.config.sensors[column].shape}, the task has the "
+                f"vectors {lengths} and one camera; use the task the model was trained on"
+            )
     if len(task.low) != model.action_spec.dim:
         raise InputError(
             f"the model takes actions of dimension {model.action_spec.dim}, the task {len(task.low)}; "

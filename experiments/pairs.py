@@ -58,7 +58,10 @@ def choose_pairs(
     """
     count, seed = config["pairs"], config["pairs_seed"]
     if config["track"] == "free":
-        return draw_pairs(task, count, seed), {"track": "free"}
+        share = config["detours"]
+        if not 0 <= share <= 1:
+            raise InputError(f"detours is a share of the pairs, 0 to 1, got {share}")
+        return draw_pairs(task, count, seed, share), {"track": "free", "detours": share}
     if config["track"] != "heldout":
         raise InputError(f"tracks are free and heldout, got '{config['track']}'")
     if not config["data"]:
@@ -71,8 +74,8 @@ def choose_pairs(
     return pairs, {"track": "heldout", "offset": config["offset"], "pairs_from": reader.fingerprint}
 
 
-def draw_pairs(task: GoalTask, count: int, seed: int) -> Pairs:
-    """Draw `count` unsolved pairs; half `detour` and half not, interleaved, where the task knows detours.
+def draw_pairs(task: GoalTask, count: int, seed: int, share: float = 0.5) -> Pairs:
+    """Draw `count` unsolved pairs; a share of them `detour`, interleaved, where the task knows detours.
 
     Args:
         task: with one row; its state is overwritten.
@@ -81,7 +84,7 @@ def draw_pairs(task: GoalTask, count: int, seed: int) -> Pairs:
     rng = np.random.default_rng([seed, 0x9A125])
     kinds: dict[bool, list[tuple[np.ndarray, np.ndarray]]] = {False: [], True: []}
     presolved = 0
-    detours = type(task).detour is not GoalTask.detour
+    detours, around_wanted = type(task).detour is not GoalTask.detour, int(count * share)
     for draw in range(MAX_DRAWS):
         start = task.sample_state(rng)
         start, goal = start[None], task.sample_goal(rng, start)[None]
@@ -90,10 +93,10 @@ def draw_pairs(task: GoalTask, count: int, seed: int) -> Pairs:
             presolved += 1
         else:
             kinds[bool(task.detour(start, goal)[0])].append((start[0], goal[0]))
-        enough = len(kinds[False]) >= count - count // 2 and len(kinds[True]) >= count // 2
+        enough = len(kinds[False]) >= count - around_wanted and len(kinds[True]) >= around_wanted
         if enough or (not kinds[True] and len(kinds[False]) >= count and (draw >= 20 * count or not detours)):
             break
-    detour_count = count // 2 if kinds[True] else 0
+    detour_count = around_wanted if kinds[True] else 0
     plain, around = kinds[False][: count - detour_count], kinds[True][:detour_count]
     if len(plain) + len(around) < count:
         raise InputError(

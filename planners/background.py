@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from planners.errors import InputError
-from planners.mpc import MPC, Array
+from planners.mpc import MPC
+from planners.observations import Array, Observation
 from planners.types import Plan, PlanState
 
 
@@ -76,7 +77,7 @@ class BackgroundMPC(MPC):
         self._running = self._running and replace(self._running, wanted=False)
 
     @torch.no_grad()
-    def act(self, observation: Array) -> Array:
+    def act(self, observation: Observation) -> Array:
         """See `MPC.act`."""
         stamp = self._clock()
         self._arrive()
@@ -125,7 +126,7 @@ class BackgroundMPC(MPC):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _wait_for_first(self, observation: Array) -> Array:
+    def _wait_for_first(self, observation: Observation) -> Array:
         self._abandon()
         before = self.last_plan
         action = super().act(observation)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,12 +16,12 @@ from planners.errors import InputError, PlannerFailure
 from planners.history import History
 from planners.latent import LatentCost
 from planners.limits import Limits
+from planners.observations import Array, Observation, batch, blind, conform, each, formats, parts
 from planners.parts import recommended
 from planners.search import Planner
 from planners.types import ActionSpec, Dynamics, Plan, PlanState, Terms
 
-Array = np.ndarray | Tensor
-Fallback = Literal["raise", "hold"] | Callable[[Tensor], Tensor]
+Fallback = Literal["raise", "hold"] | Callable[[Any], Tensor]
 Prior = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 Job = Callable[[], tuple[Plan, PlanState]]
 
@@ -34,7 +33,7 @@ class Latents:
     z: Array
 
 
-Goal = Array | Latents | Sequence[Array | Latents]
+Goal = Observation | Latents | Sequence[Observation | Latents]
 
 
 class MPC:
@@ -45,8 +44,9 @@ class MPC:
 
     Args:
         model: anything that meets `Dynamics`; `from_step` makes one of a function.
-        goal: observation, (h, w, C) for instance, or (rows, h, w, C) when `rows` is given; or `Latents`; or a list
-            of those, any of which will do. May be set later by `reset`, and left out where the cost needs none.
+        goal: observation, (h, w, C) for instance, or (rows, h, w, C) when `rows` is given, or several by name; or
+            `Latents`; or a list of those, any of which will do. May be set later by `reset`, and left out where the
+            cost needs none. Of later observations, names that the goal does not have are ignored.
         rows: number of rows; None means one, without a batch axis in or out.
         planner, cost, replan_every: how to search, what for, and how many actions of a plan to execute.
         seeds: one per row (0, 1, ... by default).
@@ -116,7 +116,7 @@ class MPC:
         self._goals: Tensor | None = None  # latents (B, G, D), on the model's device
         self._state: PlanState | None = None
         self._blank: PlanState | None = None
-        self._format: tuple[torch.dtype, torch.Size] | None = None  # of an observation
+        self._format: Any = None  # of an observation, see `formats`
         self.last_plan: Plan | None = None
         if goal is not None:
             self.reset(goal)
@@ -139,12 +139,12 @@ class MPC:
         self._cursor[index] = -1
 
     @torch.no_grad()
-    def act(self, observation: Array) -> Array:
+    def act(self, observation: Observation) -> Array:
         """The next action (A,) or (rows, A) for an observation of this step; numpy in, numpy out."""
-        frame, blind = self._observe(observation)
+        frame, unseen = self._observe(observation)
         due = (self._cursor < 0) | (self._cursor >= self.replan_every)
-        helpless = due & blind
-        plannable = torch.nonzero(due & ~blind)[:, 0]
+        helpless = due & unseen
+        plannable = torch.nonzero(due & ~unseen)[:, 0]
         if len(plannable):
             begin = time.perf_counter()
             plan, state = self._job(plannable, None, begin)()
@@ -155,34 +155,28 @@ class MPC:
             self._cursor[helpless] = -1  # plan again at the next step
             actions[helpless] = self._without_plan(frame, helpless)
         self._cursor[~helpless] += 1
-        return self._did(actions, blind, observation)
+        return self._did(actions, unseen, observation)
 
     def _index(self, rows: Sequence[int] | None) -> Tensor:
         """Row indices from indices, a mask, or None for all."""
         index = torch.arange(self.rows or 1) if rows is None else torch.as_tensor(rows)
         return torch.nonzero(index)[:, 0] if index.dtype == torch.bool else index
 
-    def _observe(self, observation: Array) -> tuple[Tensor, Tensor]:
+    def _observe(self, observation: Observation) -> tuple[Any, Tensor]:
         """This step's frame (B, ...), and which rows of it (B,) are not finite."""
-        frame = self._batch(observation, self.rows or 1, "observation")
-        dtype, shape = self._format or (frame.dtype, frame.shape[1:])
-        same_kind = frame.dtype == dtype or (frame.is_floating_point() and dtype.is_floating_point)
-        if frame.shape[1:] != shape or not same_kind:
-            raise InputError(
-                f"observation: expected {dtype} of shape {tuple(shape)} like the goal, "
-                f"got {frame.dtype} {tuple(frame.shape[1:])}"
-            )
-        blind = ~frame.isfinite().flatten(1).all(1).cpu() if frame.is_floating_point() else None
-        blind = torch.zeros(len(frame), dtype=torch.bool) if blind is None else blind
-        self._history.see(frame, blind)
-        return frame, blind
+        frame = batch(observation, self.rows, self.rows or 1, "observation")
+        frame = conform(frame, self._format or formats(frame))
+        unseen = blind(frame)
+        self._history.see(frame, unseen)
+        return frame, unseen
 
-    def _did(self, actions: Tensor, blind: Tensor, like: Array) -> Array:
+    def _did(self, actions: Tensor, unseen: Tensor, like: Observation) -> Array:
         """Book the actions as executed, and hand them out in the kind of the observation."""
-        self._history.did(actions, blind)
+        self._history.did(actions, unseen)
         self._format = self._format or self._history.format
         out = (actions if self.rows is not None else actions[0]).clone()
-        return out.to(like.device) if isinstance(like, Tensor) else out.numpy()
+        first = parts(like)[0]
+        return out.to(first.device) if isinstance(first, Tensor) else out.numpy()
 
     def _job(self, due: Tensor, committed: Tensor | None, begin: float) -> Job:
         """A search for these rows, from the present on, that no longer needs this object's state."""
@@ -232,7 +226,7 @@ class MPC:
         self._cursor[due] = age
         self.last_plan = plan
 
-    def _without_plan(self, frame: Tensor, helpless: Tensor) -> Tensor:
+    def _without_plan(self, frame: Any, helpless: Tensor) -> Tensor:
         """What the fallback does in these rows (mask): actions (b, A) within the limits."""
         rows = torch.nonzero(helpless)[:, 0]
         if self.fallback == "raise":
@@ -241,7 +235,8 @@ class MPC:
                 "finite; give MPC a fallback to act without one"
             )
         past = self._past(rows)
-        action = past[:, -1] if self.fallback == "hold" else torch.as_tensor(self.fallback(frame[rows])).to(past)
+        seen = each(lambda part: part[rows], frame)
+        action = past[:, -1] if self.fallback == "hold" else torch.as_tensor(self.fallback(seen)).to(past)
         if action.shape != past[:, -1].shape or not action.isfinite().all():
             raise PlannerFailure(
                 f"the fallback must return finite actions of shape {tuple(past[:, -1].shape)} (rows, A), got "
@@ -270,25 +265,17 @@ class MPC:
         goals, kept = (g[:, torch.arange(most).clamp(max=g.shape[1] - 1)] for g in (goals, self._goals))
         self._goals = kept.index_copy(0, index.to(kept.device), goals)
 
-    def _goal_latents(self, goal: Array | Latents, count: int) -> Tensor:
+    def _goal_latents(self, goal: Observation | Latents, count: int) -> Tensor:
         """(count, D)."""
         if isinstance(goal, Latents):
-            latents = self._batch(goal.z, count, "goal").float()
+            latents = batch(goal.z, self.rows, count, "goal").float()
             latents = latents if self._goals is None else latents.to(self._goals.device)
         else:
-            observation = self._batch(goal, count, "goal")
+            observation = batch(goal, self.rows, count, "goal")
             latents = self.model.encode(observation)
-            self._format = (observation.dtype, observation.shape[1:])
+            self._format = formats(observation)
         if latents.ndim != 2:
             raise InputError(
                 f"goal: one axis too many, got latents of shape {tuple(latents.shape)} for {count} rows"
             )
         return latents
-
-    def _batch(self, value: Array, rows: int, what: str) -> Tensor:
-        tensor = value.clone() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-        if self.rows is None:
-            tensor = tensor[None]
-        if tensor.ndim < 2 or len(tensor) != rows:
-            raise InputError(f"{what}: expected {rows} rows, got shape {tuple(tensor.shape)}")
-        return tensor

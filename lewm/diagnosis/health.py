@@ -14,7 +14,7 @@ ACTIVE = 1e-6  # directions with less than this share of the largest variance do
 NULL = 1.0525  # expectation of N times the statistic of Gaussian latents, on its default quadrature
 DIRECTIONS = 64
 CHUNK = 1024  # rows of the distance matrix held at once
-MIN_STD, MIN_RANK, MIN_DIMENSION = 0.1, 1.5, 1.2  # below any of these there is not even a plane left
+MIN_STD, MIN_RANK, MIN_DIMENSION = 0.1, 1.5, 1.2  # below one of these there is no plane left
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Health:
     """What a cloud of N latents of D dimensions looks like.
 
     Attributes:
-        mean_norm: length of the mean over the root-mean-square length of a standard Gaussian, sqrt(D); 0 if centred.
+        mean_norm: length of the mean over sqrt(D), the typical length of a standard Gaussian; 0 if centred.
         std, std_min: standard deviation per dimension, their mean and the smallest.
         effective_rank: exp(entropy of the covariance spectrum), 1 to D.
         participation_ratio: (sum of the spectrum)^2 / sum of its squares, 1 to D.
@@ -52,7 +52,9 @@ class Health:
         if self.effective_rank < MIN_RANK:
             found.append(f"the latents lie on a line: effective rank {self.effective_rank:.1f}")
         if self.two_nn < MIN_DIMENSION:  # false for NaN: too few distinct points
-            found.append(f"the latents are folded onto a curve: two-NN dimension {self.two_nn:.1f}")
+            found.append(
+                f"the latents are folded onto a curve: two-NN dimension {self.two_nn:.1f} (the world may be one)"
+            )
         return found
 
 
@@ -111,7 +113,8 @@ def two_nn(z_ND: Tensor, censored: float = 0.1) -> float:
 
     the unbiased maximum-likelihood form; the paper fits a line to the same points. Dimensions above about ten are
     underestimated at any N one can afford (192 Gaussian ones read about 60 at N = 128), which a comparison of two
-    models on the same N does not mind. Points that occur twice count once. NaN with fewer than 3 distinct points.
+    models on the same N does not mind. Points that occur twice count once; on a
+    grid, where distances tie, it reads too high. NaN with fewer than 3 distinct points.
     """
     z = torch.unique(z_ND.double(), dim=0)
     if len(z) < 3:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -14,14 +16,37 @@ _ONEDNN_LINEAR = (
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear`, but by oneDNN for float32 on a CPU without gradients: (..., in) -> (..., out).
+    """`F.linear`, but by oneDNN for float32 on a CPU, its gradients too: (..., in) -> (..., out).
 
     There torch asks MKL, which on an AMD core reaches half of what oneDNN does (docs/results/cpu_linear.txt).
     """
     plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-    if plain or torch.is_grad_enabled() or _ONEDNN_LINEAR is None:
+    learns = torch.is_grad_enabled()
+    if plain or _ONEDNN_LINEAR is None or (learns and (x.ndim < 2 or not x.numel() or torch.compiler.is_compiling())):
         return F.linear(x, weight, bias)
+    if learns:
+        return _Product.apply(x, weight, bias)
     return _ONEDNN_LINEAR(x, weight, bias, "none", [], "")
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + b by oneDNN; gradients are products of the same kind, so they can be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _ONEDNN_LINEAR(x, weight, bias, "none", [], "")
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        rows, grads = x.flatten(0, -2), grad.flatten(0, -2)
+        return (
+            linear(grad, weight.T) if of_x else None,
+            linear(grads.T, rows.T) if of_weight else None,
+            grads.sum(0) if of_bias else None,
+        )
 
 
 class Linear(nn.Linear):

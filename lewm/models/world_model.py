@@ -1,4 +1,4 @@
-"""The world model: encode images, predict latents from actions, imagine. It knows nothing of goals or search."""
+"""The world model: encode what is observed, predict latents, imagine. It knows nothing of goals or search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lewm.models.encoders import Fusion, encoder_of
 from lewm.models.layers import Projector
+from lewm.models.observations import MAIN, Observations, Sensor, Standardise, flatten, standardise
 from lewm.models.predictors import Observed, Predictor
 from lewm.registry import build
 from lewm.types import ActionSpec, InputError
@@ -23,9 +25,10 @@ class WorldModelConfig:
 
     Attributes:
         encoder, predictor: `{"name": registered name, **keywords}`.
-        heads: role -> `{"name": registered name, **keywords}`: modules over latents that objectives train and planners
-            may use (inverse dynamics, reachability, distance); an objective says which it needs.
+        heads: role -> `{"name": registered name, **keywords}`: modules over latents that objectives train and
+            planners may use (inverse dynamics, reachability, distance); an objective says which it needs.
         link: what maps the projector's and the predictor's output to latents: `none`, `sphere`, `rectified`.
+        sensors: column -> shape and statistics of what else the encoder observes; taken from the training data.
         image_size: side of the square input image.
         latent_dim: D.
         projector_hidden: width of the projector between encoder and latent.
@@ -38,12 +41,17 @@ class WorldModelConfig:
     predictor: Mapping[str, Any] = field(default_factory=lambda: {"name": "residual_mlp"})
     heads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     link: str = "none"
+    sensors: Mapping[str, Sensor] = field(default_factory=dict)
     image_size: int = 64
     latent_dim: int = 192
     projector_hidden: int = 512
     action_block: int = 5
     pixel_mean: tuple[float, ...] = ()
     pixel_std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        made = {name: s if isinstance(s, Sensor) else Sensor(**s) for name, s in self.sensors.items()}
+        object.__setattr__(self, "sensors", made)
 
 
 SIZES: dict[str, WorldModelConfig] = {
@@ -66,6 +74,7 @@ class WorldModel(nn.Module):
 
     Attributes:
         action_spec: raw bounds and statistics of the actions (A,).
+        columns: what it observes: `("pixels",)`, or the columns of a `fusion` encoder.
         recommendation: planner, cost and `replan_every` found to work with this model; plain JSON, may be empty.
     """
 
@@ -83,7 +92,13 @@ class WorldModel(nn.Module):
         self.config, self.action_spec = config, action_spec
         self.recommendation: dict[str, Any] = {}
         block_dim = config.action_block * action_spec.dim
-        self.encoder: nn.Module = build("encoder", config.encoder, image_size=config.image_size)
+        self._shapes = {MAIN: self.image_shape} | {name: sensor.shape for name, sensor in config.sensors.items()}
+        self.encoder = encoder_of(MAIN, self.image_shape, config.encoder, shapes=self._shapes)
+        self._several = isinstance(self.encoder, Fusion)
+        self.columns: tuple[str, ...] = self.encoder.columns if self._several else (MAIN,)
+        self._shapes = {column: self._shapes[column] for column in self.columns}
+        used = [config.sensors[column] for column in self.columns if column != MAIN]
+        self.sensors = nn.ModuleList(Standardise(sensor) for sensor in used)
         self.projector = Projector(self.encoder.features, config.projector_hidden, config.latent_dim)
         self.predictor: Predictor = build(
             "predictor", config.predictor, latent_dim=config.latent_dim, block_dim=block_dim
@@ -117,50 +132,42 @@ class WorldModel(nn.Module):
         """Where its parameters are."""
         return self.pixel_mean.device
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Latents of uint8 images: (..., h, w, C) -> (..., D).
+    def encode(self, observations: Observations) -> Tensor:
+        """Latents (..., D) of uint8 images (..., h, w, C), or of column -> rows (..., *shape) for several columns.
 
         Raises:
-            InputError: another dtype or image shape than the model was trained for.
+            InputError: another dtype or shape than the model was trained for, or a column is missing.
         """
-        if pixels.dtype != torch.uint8 or tuple(pixels.shape[-3:]) != self.image_shape:
-            raise InputError(
-                f"this model takes uint8 images of shape (..., {', '.join(map(str, self.image_shape))}), got "
-                f"{pixels.dtype} {tuple(pixels.shape)}; resize or convert it to what the camera gave in training"
-            )
-        images = pixels.reshape(-1, *self.image_shape).to(self.device)
-        if self.training:
-            return self._encode(images).unflatten(0, pixels.shape[:-3])
-        count = len(images)
-        images = F.pad(images, (0, 0) * 3 + (0, -count % self.chunk))
-        latents = torch.cat([self._encode(chunk) for chunk in images.split(self.chunk)])[:count]
-        return latents.reshape(*pixels.shape[:-3], latents.shape[-1])
+        axes, rows = flatten(observations, self._shapes)
+        return self._encode(rows).reshape(*axes, self.config.latent_dim)
 
     def normalise(self, actions_KA: Tensor) -> Tensor:
-        """Raw action blocks (..., K, A) -> z-scored and flattened (..., K * A), as predictor and heads take them."""
+        """Raw action blocks (..., K, A) -> z-scored and flattened (..., K * A), as its modules take them."""
         return ((actions_KA - self.action_mean) / self.action_std).flatten(-2)
 
     def predict(self, z_BTD: Tensor, actions_BTKA: Tensor) -> Tensor:
         """Teacher-forced prediction: the latent one block after each frame, (B, T, D); raw actions."""
         return self.predictor(z_BTD, self.normalise(actions_BTKA))
 
-    def context(self, observations: Tensor, actions: Tensor) -> Observed:
+    def context(self, observations: Observations, actions: Tensor) -> Observed:
         """Encode what was seen and done: what imagination starts from, once for all the rollouts of a search.
 
         Args:
-            observations: (B, T, h, w, C) uint8, the last 1 <= T <= history frames at block stride, oldest first.
+            observations: (B, T, h, w, C) uint8, or column -> (B, T, *shape): the last 1 <= T <= history frames at
+                block stride, oldest first.
             actions: (B, (T - 1) * K, A) raw, the actions executed between them.
         """
-        rows, frames = observations.shape[:2]
-        expected = (rows, (frames - 1) * self.action_block, self.action_spec.dim)
-        if observations.ndim != 5 or not 1 <= frames <= self.history or tuple(actions.shape) != expected:
+        axes, rows = flatten(observations, self._shapes)
+        frames = axes[1] if len(axes) == 2 else 0
+        expected = (*axes[:1], (frames - 1) * self.action_block, self.action_spec.dim)
+        if not 1 <= frames <= self.history or tuple(actions.shape) != expected:
             raise InputError(
                 f"context needs 1 to {self.history} frames per row and (frames - 1) * {self.action_block} actions "
-                f"of dimension {self.action_spec.dim} between them, got observations {tuple(observations.shape)} "
+                f"of dimension {self.action_spec.dim} between them, got observations of leading axes {axes} "
                 f"and actions {tuple(actions.shape)}"
             )
         blocks = rearrange(actions.to(self.device), "b (t k) a -> b t k a", k=self.action_block)
-        return self.predictor.observe(self.encode(observations), self.normalise(blocks))
+        return self.predictor.observe(self._encode(rows).unflatten(0, axes), self.normalise(blocks))
 
     def start(self, context: Any) -> Tensor:
         """The latents (B, D) of the last observed frames, from which `rollout` goes on."""
@@ -179,6 +186,23 @@ class WorldModel(nn.Module):
         blocks = rearrange(actions_BSHA, "b s (l k) a -> b s l k a", k=self.action_block)
         return self.predictor.rollout(context, self.normalise(blocks))
 
-    def _encode(self, images: Tensor) -> Tensor:
-        channels_first = images.permute(0, 3, 1, 2)  # a channels-last view: no copy
-        return self.link(self.projector(self.encoder((channels_first / 255.0 - self.pixel_mean) / self.pixel_std)))
+    def _encode(self, rows: Mapping[str, Tensor]) -> Tensor:
+        """Column -> (N, *shape) -> (N, D), in evaluation chunk by chunk."""
+        rows = {column: values.to(self.device) for column, values in rows.items()}
+        count = len(rows[self.columns[0]])
+        if self.training:
+            return self._encode_chunk(rows)
+        rest = -count % self.chunk
+        rows = {column: F.pad(x, (0, 0) * (x.ndim - 1) + (0, rest)) for column, x in rows.items()}
+        chunks = (
+            {column: x[first : first + self.chunk] for column, x in rows.items()}
+            for first in range(0, max(count, 1), self.chunk)
+        )
+        return torch.cat([self._encode_chunk(chunk) for chunk in chunks])[:count]
+
+    def _encode_chunk(self, rows: Mapping[str, Tensor]) -> Tensor:
+        ready, sensors = {}, iter(self.sensors)
+        for column, x in rows.items():
+            main = column == MAIN
+            ready[column] = standardise(x, self.pixel_mean, self.pixel_std) if main else next(sensors)(x)
+        return self.link(self.projector(self.encoder(ready if self._several else ready[MAIN])))

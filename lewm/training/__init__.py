@@ -1,6 +1,9 @@
-"""Training: the one loop, its schedule, and what it writes down."""
+"""Training: the one loop, its schedule, what it writes down, and how it is shared between processes."""
 
+from lewm.training.distributed import Processes, join
 from lewm.training.schedule import warmup_cosine
+from lewm.training.start import start_from
+from lewm.training.stopping import Stopped
 from lewm.training.trainer import Trainer
 
-__all__ = ["Trainer", "warmup_cosine"]
+__all__ = ["Processes", "Stopped", "Trainer", "join", "start_from", "warmup_cosine"]

@@ -3,200 +3,183 @@ to the same weights, bit for bit on a CPU with the same number of threads."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lewm.data import Batch, Loader, Windows
+from lewm.data import Batch, Loader
 from lewm.diagnosis.health import effective_rank
 from lewm.models import WorldModel
 from lewm.objectives import Encoded, LossTerms
 from lewm.registry import register
+from lewm.training.distributed import Processes, join, synchronised
+from lewm.training.loggers import Logs
 from lewm.training.schedule import warmup_cosine
+from lewm.training.state import Average, TrainingState
+from lewm.training.stopping import Stopped, StopRequest
+from lewm.training.watch import Watch
 from lewm.types import InputError
 
 Objective = Callable[[Encoded], LossTerms]
 OnStep = Callable[[int, dict[str, float]], None]
+PRECISIONS = ("float32", "bf16")
+
+
+class Source(Protocol):
+    """What batches are drawn from: `lewm.data.Windows`, or anything else that does this."""
+
+    def draw(self, step: int, batch_size: int, seed: int) -> Batch:
+        """The batch of a training step: a function of its arguments alone."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a step came to: the means of its loss terms, its latents (B, T, D) and the gradient's norm."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    z_BTD: Tensor
+    norm: Tensor
+
+
+def _ignore(text: str) -> None:
+    pass
 
 
 @register("trainer", "default")
+@dataclass(frozen=True, kw_only=True)
 class Trainer:
     """AdamW with warm-up, cosine decay and gradient clipping.
 
-    Args:
-        steps: optimiser steps in all; batch_size: windows per step; frames: per window.
-        learning_rate, weight_decay, warmup, clip: of AdamW, in steps and gradient norm.
+    Attributes:
+        steps: optimiser steps in all; batch_size: windows per step, of all processes together; frames: per window.
+        learning_rate, weight_decay, warmup, clip: of AdamW, in steps and gradient norm; final: share of the learning
+            rate that is left at the end.
+        ema: decay of an average of the weights, which the trained model then has; 0 is none.
+        accumulate: micro-batches of a step. Memory is that of one; what is a statistic of a batch (SIGReg, BatchNorm)
+            then is one of a micro-batch.
+        precision: `float32`, or `bf16` for autocast, which a CPU without bf16 units runs ten times slower.
+        compile: whether encoder and predictor are compiled; needs a C++ compiler, rounds differently.
+        device: `cpu`, `cuda`.
         log_every, save_every: steps between lines of metrics.jsonl, and between saved states.
+        loggers: further ones by name: `tensorboard`, `wandb`.
         workers: who reads the data, as in `lewm.data.Loader`: 0 is a thread, `auto` measures.
     """
 
-    def __init__(
-        self,
-        *,
-        steps: int = 600,
-        batch_size: int = 64,
-        frames: int = 4,
-        learning_rate: float = 2e-3,
-        weight_decay: float = 1e-3,
-        warmup: int = 50,
-        clip: float = 1.0,
-        log_every: int = 10,
-        save_every: int = 100,
-        workers: int | str = 0,
-    ) -> None:
-        if min(steps, batch_size - 1, frames - 1, log_every, save_every) < 1:
+    steps: int = 600
+    batch_size: int = 64
+    frames: int = 4
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    warmup: int = 50
+    final: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.0
+    accumulate: int = 1
+    precision: str = "float32"
+    compile: bool = False
+    device: str = "cpu"
+    log_every: int = 10
+    save_every: int = 100
+    loggers: Sequence[Any] = ()
+    workers: int | str = 0
+
+    def __post_init__(self) -> None:
+        counts = (
+            self.steps,
+            self.log_every,
+            self.save_every,
+            self.accumulate,
+            self.batch_size - 1,
+            self.frames - 1,
+        )
+        if min(counts) < 1:
             raise InputError(
-                "a trainer needs steps, log_every, save_every >= 1 and batch_size, frames >= 2; "
-                f"got {steps}, {log_every}, {save_every}, {batch_size}, {frames}"
+                "a trainer needs steps, log_every, save_every, accumulate >= 1 and batch_size, frames >= 2; got "
+                f"{self.steps}, {self.log_every}, {self.save_every}, {self.accumulate}, {self.batch_size}, {self.frames}"
             )
-        if not (learning_rate > 0 and weight_decay >= 0 and warmup >= 0 and clip > 0):
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.warmup >= 0 and self.clip > 0):
             raise InputError(
                 "a trainer needs learning_rate and clip > 0, weight_decay and warmup >= 0; "
-                f"got {learning_rate}, {clip}, {weight_decay}, {warmup}"
+                f"got {self.learning_rate}, {self.clip}, {self.weight_decay}, {self.warmup}"
             )
-        self.steps, self.batch_size, self.frames = steps, batch_size, frames
-        self.learning_rate, self.weight_decay, self.warmup, self.clip = (
-            learning_rate,
-            weight_decay,
-            warmup,
-            clip,
-        )
-        self.log_every, self.save_every, self.workers = log_every, save_every, workers
-        self.reading = ""  # what `workers="auto"` chose, once `fit` has begun
+        if not (0 <= self.final <= 1 and 0 <= self.ema < 1 and self.precision in PRECISIONS):
+            raise InputError(
+                f"a trainer needs final in [0, 1], ema in [0, 1) and a precision of {' or '.join(PRECISIONS)}; "
+                f"got {self.final}, {self.ema} and '{self.precision}'"
+            )
 
     def fit(
-        self, model: WorldModel, objective: Objective, windows: Windows, run: Path, seed: int, on_step: OnStep
-    ) -> None:
-        """Train `model` in place; continue from `run/training_state.pt` if there is one.
-
-        Args:
-            run: folder for `metrics.jsonl` and the training state.
-            on_step: called after each step with its number and, on logged steps, the metrics.
-
-        Raises:
-            InputError: the loss is not finite any more; the last saved state is kept.
-        """
-        optimiser = torch.optim.AdamW(
-            model.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True
-        )
-        first = self._restore(run, model, optimiser)
-        model.train()
-        loader = Loader(windows, batch_size=self.batch_size, seed=seed, workers=self.workers)
-        self.reading = loader.choice if self.workers == "auto" else ""
-        with torch.random.fork_rng(devices=[]), _MetricsLog(run / "metrics.jsonl", first) as log:
-            for step, batch in enumerate(loader.batches(first, self.steps), start=first):
-                terms, z, norm = self._step(model, objective, optimiser, batch, seed, step)
-                metrics = {}
-                done = step + 1
-                logs, saves = (done % n == 0 or done == self.steps for n in (self.log_every, self.save_every))
-                if logs or saves:  # before anything is derived from the numbers or saved
-                    self._check_finite("loss", terms.total, done)
-                    self._check_finite("gradient", norm, done)
-                if logs:
-                    metrics = {
-                        "loss": terms.total.item(),
-                        **{label: value.item() for label, value in terms.parts.items()},
-                        "gradient_norm": norm.item(),
-                        "learning_rate": optimiser.param_groups[0]["lr"],
-                        "latent_std": z.std(dim=0).mean().item(),
-                        "effective_rank": effective_rank(z),
-                    }
-                    log.write({"step": done, **metrics})
-                if saves:
-                    log.sync()
-                    _save_state(run, model, optimiser, done)
-                on_step(done, metrics)
-        model.eval()
-
-    def _step(
         self,
         model: WorldModel,
         objective: Objective,
-        optimiser: torch.optim.Optimizer,
-        batch: Batch,
+        windows: Source,
+        run: Path,
         seed: int,
-        step: int,
-    ) -> tuple[LossTerms, torch.Tensor, torch.Tensor]:
-        """One optimiser step; returns the loss terms, the latents (N, D) and the gradient norm."""
-        dropout, directions = np.random.SeedSequence([seed, step]).generate_state(2)
-        torch.manual_seed(int(dropout))  # inside fork_rng
-        generator = torch.Generator().manual_seed(int(directions))
-        z = model.encode(torch.from_numpy(batch.pixels))
-        encoded = Encoded(
-            z_BTD=z,
-            actions_BLE=model.normalise(torch.from_numpy(batch.actions).to(z.device)),
-            predictor=model.predictor,
-            generator=generator,
-            heads=model.heads,
-            episodes_B=torch.from_numpy(batch.episodes).to(z.device),
-            starts_B=torch.from_numpy(batch.starts).to(z.device),
+        on_step: OnStep,
+        tell: Callable[[str], None] = _ignore,
+    ) -> None:
+        """Train `model` in place; continue from `run/training_state.pt` if there is one.
+
+        Under `torchrun` every process calls it with the same arguments; the first one writes.
+
+        Args:
+            run: folder for metrics and the training state.
+            on_step: called after each step with its number and, on logged steps, the metrics.
+            tell: called with what a person should know: what goes wrong, and what to do about it.
+
+        Raises:
+            InputError: the loss is not finite any more; the last saved state is kept.
+            Stopped: SIGTERM or SIGINT came; the state is saved.
+        """
+        processes = join(self.device)
+        model.to(processes.device)
+        optimiser = torch.optim.AdamW(
+            model.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        terms = objective(encoded)
-        optimiser.zero_grad(set_to_none=True)
-        terms.total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.clip)
-        for group in optimiser.param_groups:
-            group["lr"] = self.learning_rate * warmup_cosine(step, self.steps, self.warmup)
-        optimiser.step()
-        return terms, z.detach().flatten(0, 1), norm
-
-    def _check_finite(self, what: str, value: torch.Tensor, step: int) -> None:
-        if not math.isfinite(value.item()):
-            raise InputError(
-                f"the {what} became {value.item()} at step {step}; lower trainer.learning_rate "
-                f"(now {self.learning_rate}) and start in a new folder"
-            )
-
-    @staticmethod
-    def _restore(run: Path, model: WorldModel, optimiser: torch.optim.Optimizer) -> int:
-        path = run / "training_state.pt"
-        if not path.exists():
-            return 0
-        try:
-            state = torch.load(path, weights_only=True)
-            model.load_state_dict(state["model"])
-            optimiser.load_state_dict(state["optimiser"])
-            step = state["step"]
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise InputError(f"{path} cannot be read ({error}); delete it to train from the start") from None
-        return step
-
-
-def _save_state(run: Path, model: WorldModel, optimiser: torch.optim.Optimizer, step: int) -> None:
-    temporary = run / ".training_state.tmp"
-    with temporary.open("wb") as file:
-        torch.save({"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(run / "training_state.pt")
-
-
-class _MetricsLog:
-    """metrics.jsonl: one JSON object per logged step; lines after the step we continue from are dropped."""
-
-    def __init__(self, path: Path, first: int) -> None:
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first]
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(path)
-        self._file = path.open("a")
-
-    def __enter__(self) -> _MetricsLog:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-
-    def sync(self) -> None:
-        os.fsync(self._file.fileno())
+        average = Average(model, self.ema) if self.ema else None
+        state = TrainingState(run / "training_state.pt", model, optimiser, average)
+        first = processes.agree(state.restore(), "the number of steps done")
+        watch = Watch(steps=self.steps, warmup=self.warmup, clip=self.clip)
+        settings = {**asdict(self), "seed": seed}
+        with (
+            torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []),
+            synchronised(model.train(), processes),
+            _compiled(model, self.compile),
+            Logs(run, first, self.loggers, settings, processes.main) as logs,
+            StopRequest() as stop,
+        ):
+            for text in watch.begin():
+                tell(text)
+            batches = watch.timed(self._batches(windows, seed, first, processes, tell))
+            for step, batch in enumerate(batches, start=first):
+                done, metrics = step + 1, {}
+                outcome = self._step(model, objective, optimiser, batch, seed, step, processes)
+                if average:
+                    average.update(model, step)
+                stops = processes.any(stop.number is not None) and done < self.steps
+                logged, saved = (done % n == 0 or done == self.steps for n in (self.log_every, self.save_every))
+                if logged or saved or stops:  # before anything is derived from the numbers or saved
+                    self._check_finite("loss", processes.mean(outcome.loss), done)
+                    self._check_finite("gradient", outcome.norm, done)
+                if logged:
+                    metrics, z_BTD = self._metrics(outcome, step, processes)
+                    logs.write(done, metrics)
+                    for text in watch.look(done, metrics["loss"], metrics["gradient_norm"], z_BTD[:, 0]):
+                        tell(text)
+                if (saved or stops) and processes.main:
+                    logs.sync()
+                    state.save(done)
+                on_step(done, metrics)
+                if stops:
+                    processes.wait()  # until it is saved
+                    raise Stopped(stop.number or 15, done)
+        if average:
+            model.load_state_dict(average.tensors)
+        model.eval()

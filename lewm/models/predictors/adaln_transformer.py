@@ -43,7 +43,8 @@ class AdaLNTransformer(Predictor):
     """Causal transformer over the last frames, conditioned on actions by AdaLN-zero; defaults are LeWM's.
 
     arXiv 2603.19312, appendix D. Each frame's token is modulated by the action block that leaves it. Positions
-    are absolute inside the window.
+    are absolute inside the window. `action_smoothed` is the width of the action encoder's first layer, ten for any
+    block as in the released weights.
     """
 
     # Candidates imagined at once on a CPU: fewer are slower, more take more memory and are not faster.
@@ -60,14 +61,17 @@ class AdaLNTransformer(Predictor):
         head_dim: int = 64,
         hidden: int = 2048,
         action_hidden: int = 768,
+        action_smoothed: int = 10,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.history = history
-        self.action_encoder = ActionBlockEncoder(block_dim, block_dim, action_hidden, latent_dim)
+        self.action_encoder = ActionBlockEncoder(block_dim, action_smoothed, action_hidden, latent_dim)
         self.position = nn.Parameter(torch.randn(1, history, latent_dim))
-        attentions = (Attention(latent_dim, heads, head_dim, qkv_bias=False, causal=True, dropout=dropout) for _ in range(depth))
-        self.blocks = nn.ModuleList(AdaLNBlock(latent_dim, attention, hidden, dropout) for attention in attentions)
+        self.blocks = nn.ModuleList()
+        for _ in range(depth):
+            attention = Attention(latent_dim, heads, head_dim, qkv_bias=False, causal=True, dropout=dropout)
+            self.blocks.append(AdaLNBlock(latent_dim, attention, hidden, dropout))
         self.norm = nn.LayerNorm(latent_dim)
         self.projector = Projector(latent_dim, hidden, latent_dim)
 

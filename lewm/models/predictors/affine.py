@@ -30,7 +30,7 @@ class Affine(Predictor):
         self.out = Linear(rank, latent_dim, bias=False)  # U
         for zero in (self.out.weight, self.effect[-1].weight, self.effect[-1].bias):
             nn.init.zeros_(zero)
-        nn.init.ones_(self.effect[-1].bias[: self.out.in_features])  # s: were U and s both zero, neither would learn
+        nn.init.ones_(self.effect[-1].bias[:rank])  # s: with U zero as well, neither would learn
 
     def forward(self, z_BTD: Tensor, actions_BTE: Tensor) -> Tensor:
         """See the package docstring."""

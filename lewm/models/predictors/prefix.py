@@ -6,7 +6,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from lewm.models.adaln import ActionBlockEncoder, AdaLNBlock, Value
+from lewm.models.adaln import ActionBlockEncoder, AdaLNBlock, Value, keep_heap
 from lewm.models.layers import MLP, Linear, Projector, TransformerBlock
 from lewm.models.predictors.base import Observed, Predictor
 from lewm.registry import register
@@ -14,7 +14,7 @@ from lewm.types import InputError
 
 
 def sinusoids(count: int, dim: int) -> Tensor:
-    """Positions 0 to count - 1 as sines and cosines of wavelengths 2 pi to 20000 pi (arXiv 1706.03762): (count, dim)."""
+    """Positions 0, 1, ... as sines and cosines of wavelengths 2 pi to 20000 pi (arXiv 1706.03762): (count, dim)."""
     frequency = 1e4 ** (-torch.arange(0, dim, 2) / dim)
     angle = torch.arange(count)[:, None] * frequency
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :dim]
@@ -24,10 +24,10 @@ def sinusoids(count: int, dim: int) -> Tensor:
 class Prefix(Predictor):
     """z_{t+k} = G(z_t, p_k), p_k = P(z_t, a_t ... a_{t+k-1}): all k up to `prefixes` at once, none from another.
 
-    Fast-LeWM (arXiv 2606.26217); the defaults are its sizes. P is a causal transformer over a token of the state and
-    one for each action block. G takes each k by itself: z_t and p_k fused, then AdaLN-zero blocks with p_k as the
-    condition, whose attention, for want of another token, is a value alone. Longer plans start again from the last
-    prediction of every `prefixes` blocks.
+    Fast-LeWM (arXiv 2606.26217); the defaults are its sizes. P is a causal transformer over a token of the state
+    and one for each action block. G takes each k by itself: z_t and p_k fused, then AdaLN-zero blocks with p_k as
+    the condition, whose attention, for want of another token, is a value alone. A longer plan starts again, every
+    `prefixes` blocks, from the last prediction.
 
     It has to be trained on its rollouts from the first frame of a window, which predict every prefix; `forward`
     knows prefixes of one block only. Windows may be of any length, and then this is also a predictor of
@@ -60,10 +60,13 @@ class Prefix(Predictor):
         self.register_buffer("position", sinusoids(1 + prefixes, latent_dim), persistent=False)
         sizes = latent_dim, encoder_heads, encoder_head_dim, action_hidden
         self.encoder = nn.Sequential(
-            *(TransformerBlock(*sizes, causal=True) for _ in range(encoder_depth)), nn.LayerNorm(latent_dim)
+            *(TransformerBlock(*sizes, causal=False) for _ in range(encoder_depth)), nn.LayerNorm(latent_dim)
         )
         self.fuse = nn.Sequential(
-            nn.LayerNorm(3 * latent_dim), Linear(3 * latent_dim, action_hidden), nn.GELU(), Linear(action_hidden, latent_dim)
+            nn.LayerNorm(3 * latent_dim),
+            Linear(3 * latent_dim, action_hidden),
+            nn.GELU(),
+            Linear(action_hidden, latent_dim),
         )
         nn.init.zeros_(self.fuse[-1].weight)
         nn.init.zeros_(self.fuse[-1].bias)
@@ -75,6 +78,11 @@ class Prefix(Predictor):
     def forward(self, z_BTD: Tensor, actions_BTE: Tensor) -> Tensor:
         """See the package docstring: prefixes of one block, from each frame."""
         return self._predict(z_BTD.flatten(0, 1), actions_BTE.flatten(0, 1)[:, None]).view_as(z_BTD)
+
+    def observe(self, z_BTD: Tensor, past_BTE: Tensor) -> Observed:
+        """See the base class; nothing is known before the actions are."""
+        keep_heap()
+        return super().observe(z_BTD, past_BTE)
 
     def rollout(self, observed: Observed, future_BSLE: Tensor) -> Tensor:
         """As the plain rollout, one call for every `prefixes` blocks."""

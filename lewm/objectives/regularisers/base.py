@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lewm.objectives.encoded import Encoded
+from lewm.registry import register
 from lewm.types import InputError
 
 AXES = {  # (B, T, D) -> (groups, N, D): the statistic is taken over N and averaged over groups
@@ -29,32 +30,65 @@ class Regulariser:
             window (LeNEPA, arXiv 2607.00958).
         centre: subtract nothing (`none`), the mean of the `batch`, or each `window`'s own mean over time (TC-SIGReg,
             arXiv 2607.26924): then what stays the same during a window is not asked to spread.
+        constants: with `centre=window`, weight of the same measure of the windows' means, relative to that of the
+            residuals. Without it what is constant in a window, the goal say, costs nothing when it collapses.
     """
 
     heads: Mapping[str, Mapping[str, Any]] = {}
     link = "none"
     label = "regularisation"
 
-    def __init__(self, *, weight: float, axis: str = "batch", centre: str = "none") -> None:
+    def __init__(
+        self, *, weight: float, axis: str = "batch", centre: str = "none", constants: float = 0.0
+    ) -> None:
         for name, value, known in (("axis", axis, AXES), ("centre", centre, CENTRES)):
             if value not in known:
                 raise InputError(f"a regulariser's {name} is one of {', '.join(known)}, got '{value}'")
         if not weight >= 0:
             raise InputError(f"the weight of a regulariser must be at least 0, got {weight}")
-        self.weight, self.axis, self.centre = weight, axis, centre
+        if not constants >= 0 or (constants and centre != "window"):
+            raise InputError(f"constants is a weight for centre=window, got {constants} with centre={centre}")
+        self.weight, self.axis, self.centre, self.constants = weight, axis, centre, constants
 
     def __call__(self, encoded: Encoded) -> Tensor:
         """Scalar: the mean over groups, before the weight; float32 at least, also under autocast."""
-        with torch.autocast(encoded.z_BTD.device.type, enabled=False):
-            z = encoded.gather(encoded.z_BTD)
+        z = self.latents(encoded)
+        with torch.autocast(z.device.type, enabled=False):
+            z = encoded.gather(z)
             z = z if z.dtype == torch.float64 else z.float()
-            if self.centre == "window":
-                z = z - z.mean(1, keepdim=True)
-            z_GND = rearrange(z, AXES[self.axis])
-            if self.centre == "batch":
-                z_GND = z_GND - z_GND.mean(1, keepdim=True)
-            return self.measure(z_GND, encoded.generator)
+            if self.centre != "window":
+                return self.measure(self._groups(z), encoded.generator)
+            mean = z.mean(1, keepdim=True)
+            value = self.measure(self._groups(z - mean), encoded.generator)
+            if self.constants:
+                value = value + self.constants * self.measure(rearrange(mean, AXES["batch"]), encoded.generator)
+            return value
+
+    def latents(self, encoded: Encoded) -> Tensor:
+        """(B, T, D) of what is measured."""
+        return encoded.z_BTD
+
+    def _groups(self, z_BTD: Tensor) -> Tensor:
+        z_GND = rearrange(z_BTD, AXES[self.axis])
+        return z_GND - z_GND.mean(1, keepdim=True) if self.centre == "batch" else z_GND
 
     def measure(self, z_GND: Tensor, generator: torch.Generator) -> Tensor:
         """How far N latents are from what they should be, mean over G groups; scalar."""
         raise NotImplementedError
+
+
+@register("regulariser", "none")
+class Nothing(Regulariser):
+    """No regulariser: something else keeps latents apart, as inverse dynamics does in SMWM and Delta-JEPA."""
+
+    def __init__(self) -> None:
+        super().__init__(weight=0.0)
+
+    def measure(self, z_GND: Tensor, generator: torch.Generator) -> Tensor:
+        """Zero."""
+        return 0 * z_GND.sum()
+
+
+def std(x: Tensor, dim: int) -> Tensor:
+    """Population standard deviation, with gradient 0 instead of NaN where all are equal."""
+    return (x.var(dim, correction=0) + 1e-12).sqrt()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lewm.diagnosis import RidgeProbe
+from lewm.diagnosis import MLPProbe, RidgeProbe
 
 
 def gaussian(*shape, seed=0):
@@ -61,3 +61,25 @@ def test_a_constant_target_has_nothing_to_explain():
     target = torch.stack([torch.full((300,), 0.1).double(), 3 + 1e-15 * gaussian(300, seed=1), z[:, 0]], 1)
     r2 = RidgeProbe.fit(z, target).r2(z, target)
     assert r2.isnan().tolist() == [True, True, False] and r2[2] > 0.99
+
+
+def test_a_network_reads_what_a_line_cannot():
+    z, held_out = gaussian(1500, 4), gaussian(500, 4, seed=1)
+    target, target_held = 9 + 5 * z[:, :2].square(), 9 + 5 * held_out[:, :2].square()
+    assert RidgeProbe.fit(z, target).r2(held_out, target_held).max() < 0.1
+    assert MLPProbe.fit(z, target, hidden=32, steps=300).r2(held_out, target_held).min() > 0.9
+
+
+def test_a_network_probe_is_a_function_of_data_and_seed():
+    z = gaussian(60, 3)
+    with torch.no_grad():
+        first = MLPProbe.fit(z, z[:, :1], hidden=8, steps=5).predict(z)
+        torch.rand(1)
+        assert torch.equal(first, MLPProbe.fit(z, z[:, :1], hidden=8, steps=5).predict(z))
+        assert not torch.equal(first, MLPProbe.fit(z, z[:, :1], hidden=8, steps=5, seed=1).predict(z))
+
+
+def test_a_network_finds_nothing_in_noise():
+    z, held_out = gaussian(2000, 4), gaussian(1000, 4, seed=1)
+    probe = MLPProbe.fit(z, gaussian(2000, 1, seed=2), hidden=8, steps=100)
+    assert probe.r2(held_out, gaussian(1000, 1, seed=3)).abs().max() < 0.1

@@ -1,148 +1,50 @@
-"""The fast rollout of the transformer against the plain one, and the kernels it is made of."""
-
-from dataclasses import fields
+"""The blocks of the AdaLN transformer against their formulas."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from lewm.models import AdaLNTransformer
-from lewm.models.adaln import attend
-from lewm.models.layers import linear
-from lewm.models.predictors import Observed
+from lewm.models.adaln import AdaLNBlock, Value, attend
+from lewm.models.layers import Attention
 
-D, E = 6, 4
+D = 6
 
 
-def make(history=3, dtype=torch.float64, **options):
-    """A predictor whose actions and positions matter, with BatchNorm statistics that are not the identity."""
+def make(attention):
+    """A block whose modulation is not zero."""
     torch.manual_seed(0)
-    sizes = {"depth": 2, "heads": 2, "head_dim": 4, "hidden": 16, "action_hidden": 8}
-    predictor = AdaLNTransformer(D, E, history=history, **(sizes | options))
-    for name, tensor in (*predictor.named_parameters(), *predictor.named_buffers()):
-        if "modulation" in name or name.endswith("bias"):
-            torch.nn.init.normal_(tensor, std=0.5)
-        elif name.endswith("running_var"):
-            torch.nn.init.uniform_(tensor, 0.5, 2)
-    return predictor.to(dtype).eval()
+    block = AdaLNBlock(D, attention, 16, 0.0)
+    torch.nn.init.normal_(block.modulation.weight, std=0.5)
+    return block.double().eval()
 
 
-def problem(seen, rows=2, samples=3, steps=5, dtype=torch.float64):
-    """Observed latents, the blocks between them, candidate futures."""
-    generator = torch.Generator().manual_seed(1)
-    sizes = ((rows, seen, D), (rows, seen - 1, E), (rows, samples, steps, E))
-    return [torch.randn(size, generator=generator, dtype=dtype) for size in sizes]
+def test_adaln_block_is_the_published_formula():
+    """x + gate * f(LN(LN(x) * (1 + scale) + shift)), attention then MLP; six parts of Linear(SiLU(c))."""
+    block = make(Attention(D, 2, 4, qkv_bias=False, causal=True))
+    x, condition = (torch.randn(2, 3, D, dtype=torch.float64) for _ in range(2))
+    parts = block.modulation(condition * torch.sigmoid(condition)).split(D, dim=-1)
+    expected = x
+    for branch, (shift, scale, gate) in ((block.attention, parts[:3]), (block.mlp, parts[3:])):
+        centred = expected - expected.mean(-1, keepdim=True)
+        normal = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+        expected = expected + gate * branch(normal * (1 + scale) + shift)
+    torch.testing.assert_close(block(x, condition), expected, rtol=1e-10, atol=1e-10)
 
 
-def results(predictor, rollout, inputs):
-    """Latents, and the gradient of a random combination of them in the inputs and the parameters."""
-    z, past, future = (tensor.clone().requires_grad_() for tensor in inputs)
-    latents = rollout(predictor.observe(z, past), future)
-    weights = torch.randn(latents.shape, generator=torch.Generator().manual_seed(2), dtype=latents.dtype)
-    wanted = (z, future, *([past] if past.numel() else []), *predictor.parameters())
-    return latents, *torch.autograd.grad(
-        (latents * weights).sum(), wanted, allow_unused=True, materialize_grads=True
-    )
+def test_a_value_is_attention_over_one_token():
+    attention, value = Attention(D, 2, 4, qkv_bias=False, causal=True), Value(D, 8, 0.0)
+    value.value.weight.data = attention.qkv.weight.data[16:]
+    value.out.load_state_dict(attention.out.state_dict())
+    one, other = make(attention), make(value)
+    x, condition = (torch.randn(7, 1, D, dtype=torch.float64) for _ in range(2))
+    torch.testing.assert_close(other(x, condition), one(x, condition), rtol=1e-12, atol=1e-12)
 
 
-WINDOWS = [(history, seen) for history in range(1, 5) for seen in range(1, history + 1)]
-
-
-@pytest.mark.parametrize(("history", "seen"), WINDOWS)
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 12])
-def test_fast_rollout_equals_the_plain_one_in_value_and_gradient(history, seen, steps):
-    predictor = make(history)
-    inputs = problem(seen, steps=steps)
-    fast, plain = (results(predictor, rollout, inputs) for rollout in (predictor.rollout, predictor.plain_rollout))
-    for one, other in zip(fast, plain, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize(("rows", "samples"), [(1, 1), (1, 7), (3, 1), (2, 7)])
-def test_in_pieces_on_a_cpu_and_whole_elsewhere(rows, samples, monkeypatch):
-    predictor = make()
-    monkeypatch.setattr(AdaLNTransformer, "chunk", 3)
-    z, past, future = problem(3, rows, samples)
-    with torch.no_grad():
-        observed = predictor.observe(z, past)
-        plain = predictor.plain_rollout(observed, future)
-        torch.testing.assert_close(predictor.rollout(observed, future), plain, rtol=1e-10, atol=1e-10)
-        torch.testing.assert_close(predictor._imagine(observed, future), plain, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("seen", [1, 3])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_float32_of_the_published_size(seen, threads):
-    """Here oneDNN does the products; a row is the same bits whatever rows share the batch."""
-    torch.manual_seed(0)
-    predictor = AdaLNTransformer(192, 10).eval()
-    for block in predictor.blocks:
-        torch.nn.init.normal_(block.modulation.weight, std=0.05)
-    z, past, future = torch.randn(3, seen, 192), torch.randn(3, seen - 1, 10), torch.randn(3, 20, 5, 10)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.no_grad():
-            observed = predictor.observe(z, past)
-            fast, plain = predictor.rollout(observed, future), predictor.plain_rollout(observed, future)
-            assert (fast - plain).abs().max() < 1e-5 * plain.abs().max()
-            for row in range(3):
-                assert torch.equal(predictor.rollout(observed[row : row + 1], future[row : row + 1])[0], fast[row])
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_what_is_observed_is_encoded_once():
-    predictor = make()
-    z, past, future = problem(3)
-    observed = predictor.observe(z, past)
-    assert {field.name for field in fields(observed)} > {field.name for field in fields(Observed)}
-    observed.z_BTD[:, :-1] = 0  # only the last frame may be looked at again: its action is the candidate's
-    observed.past_BTE[:] = 0
-    expected = predictor.plain_rollout(Observed(*problem(3)[:2]), future)
-    torch.testing.assert_close(predictor.rollout(observed, future), expected, rtol=1e-10, atol=1e-10)
-
-
-def test_training_takes_the_plain_rollout():
-    """Dropout draws, and BatchNorm's statistics are those of all tokens."""
-    predictor = make(dropout=0.5)
-    z, past, future = problem(3)
-    observed = predictor.observe(z, past)
-    predictor.train()
-    for given in (observed, predictor.observe(z, past)):
-        drawn = []
-        for rollout in (predictor.rollout, predictor.plain_rollout):
-            torch.manual_seed(3)
-            drawn.append(rollout(given, future))
-        assert torch.equal(*drawn)
-
-
-@pytest.mark.parametrize("gradients", [False, True])
-def test_rollout_is_one_graph(gradients):
-    """No control flow depends on data, so torch.compile sees all of it."""
-    predictor = make(dtype=torch.float32)
-    z, past, future = problem(2, dtype=torch.float32)
-
-    def imagine(z, past, future):
-        return predictor.rollout(predictor.observe(z, past), future)
-
-    with torch.set_grad_enabled(gradients):
-        compiled = torch.compile(imagine, fullgraph=True, backend="eager")(z, past, future)
-        torch.testing.assert_close(compiled, imagine(z, past, future))
-
-
-def test_rollout_in_bfloat16():
-    predictor = make(dtype=torch.float32)
-    z, past, future = problem(3, dtype=torch.float32)
-    with torch.no_grad():
-        exact = predictor.rollout(predictor.observe(z, past), future)
-        with torch.autocast("cpu", torch.bfloat16):
-            observed = predictor.observe(z, past)
-            fast, plain = predictor.rollout(observed, future), predictor.plain_rollout(observed, future)
-    spread = exact.std()
-    assert (fast - exact).std() < 0.05 * spread
-    assert (fast - exact).std() < 2 * (plain - exact).std()
-    assert not torch.equal(fast, exact)
+@pytest.mark.parametrize("tokens", [1, 4, 5, 40])
+def test_a_value_joins_its_products_for_many_tokens(tokens):
+    value = Value(D, 8, 0.0).double()
+    x = torch.randn(tokens, D, dtype=torch.float64)
+    torch.testing.assert_close(value(x), value.out(value.value(x)), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 5])
@@ -153,16 +55,3 @@ def test_attention_by_hand_is_scaled_dot_product_attention(tokens):
     keys, values = torch.stack([token.expand(2, 3, 2, 4, 8) for token in given], dim=-2).unbind(2)
     expected = F.scaled_dot_product_attention(query.unsqueeze(-2), keys, values).squeeze(-2)
     torch.testing.assert_close(attend(query, given).expand_as(expected), expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_linear_is_linear(bias):
-    x, weight = torch.randn(2, 5, 12), torch.randn(7, 12)
-    offset = torch.randn(7) if bias else None
-    with torch.no_grad():
-        torch.testing.assert_close(linear(x, weight, offset), F.linear(x, weight, offset))
-        part = torch.randn(2, 5, 30)[..., 4:16]  # not contiguous
-        torch.testing.assert_close(linear(part, weight, offset), F.linear(part, weight, offset))
-    x.requires_grad_()
-    (gradient,) = torch.autograd.grad(linear(x, weight, offset).sum(), x)
-    torch.testing.assert_close(gradient, weight.sum(0).expand_as(x))

@@ -1,0 +1,153 @@
+"""Where metrics go: metrics.jsonl and metrics.csv always, TensorBoard and Weights & Biases on request."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from lewm.extras import need
+from lewm.registry import part, register
+
+
+class Logger(Protocol):
+    """Takes the metrics of logged steps, in order."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One line."""
+
+    def close(self) -> None:
+        """Nothing comes any more."""
+
+
+class Metrics:
+    """metrics.jsonl, one JSON object per logged step, and metrics.csv, the same as a table.
+
+    Lines after step `first`, from which a run goes on, are dropped.
+    """
+
+    def __init__(self, run: Path, first: int) -> None:
+        path = run / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first]
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(path)
+        self._lines, table = path.open("a"), (run / "metrics.csv").open("w", newline="")
+        self._files, self._table, self._labels = (self._lines, table), csv.writer(table), ()
+        for line in kept:
+            self._add_row(json.loads(line))
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a line to each, at once."""
+        record = {"step": step, **metrics}
+        self._lines.write(json.dumps(record) + "\n")
+        self._add_row(record)
+        for file in self._files:
+            file.flush()
+
+    def sync(self) -> None:
+        """Return when all of it is on the disk."""
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files:
+            file.close()
+
+    def _add_row(self, record: Mapping[str, Any]) -> None:
+        if not self._labels:
+            self._labels = tuple(record)
+            self._table.writerow(self._labels)
+        self._table.writerow([record.get(label) for label in self._labels])
+
+
+@register("logger", "tensorboard")
+class TensorBoard:
+    """Event files in <run>/tensorboard: `tensorboard --logdir runs`; needs the extra `tensorboard`."""
+
+    def __init__(self, run: Path, first: int) -> None:
+        need("tensorboard", "tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(run / "tensorboard", purge_step=first + 1 if first else None)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A scalar per metric."""
+        for label, value in metrics.items():
+            self._writer.add_scalar(label, value, step)
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+@register("logger", "wandb")
+class WandB:
+    """Weights & Biases; needs the extra `wandb`.
+
+    Args:
+        project: on wandb.ai; mode: `offline` needs no account (`wandb sync <run>/wandb/offline-run-*` uploads it later),
+            `online` does.
+    """
+
+    def __init__(
+        self, run: Path, settings: Mapping[str, Any], *, project: str = "lewm", mode: str = "offline"
+    ) -> None:
+        wandb = need("wandb", "wandb")
+        path = run / "wandb" / "id"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(wandb.util.generate_id())
+        options = {"resume": "allow"} if mode == "online" else {}
+        self._run = wandb.init(
+            project=project,
+            mode=mode,
+            dir=run,
+            id=path.read_text(),
+            name=run.name,
+            config=dict(settings),
+            **options,
+        )
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One history step."""
+        self._run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+class Logs:
+    """All loggers of a run as one; none of them where this process does not write."""
+
+    def __init__(
+        self, run: Path, first: int, extra: Sequence[Any], settings: Mapping[str, Any], writes: bool
+    ) -> None:
+        facts = {"run": run, "first": first, "settings": settings}
+        self._metrics = Metrics(run, first) if writes else None
+        loggers: list[Logger] = [part("logger", given, **facts) for given in extra] if writes else []
+        self._loggers = [self._metrics, *loggers] if self._metrics else []
+
+    def __enter__(self) -> Logs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for logger in self._loggers:
+            logger.close()
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """To each of them."""
+        for logger in self._loggers:
+            logger.write(step, metrics)
+
+    def sync(self) -> None:
+        """Return when the files are on the disk."""
+        if self._metrics:
+            self._metrics.sync()
