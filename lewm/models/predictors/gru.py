@@ -84,4 +84,4 @@ class GRU(Predictor):
         reset_x, keep_x, new_x = linear(x, cell.weight_ih, cell.bias_ih).chunk(3, dim=-1)
         reset_h, keep_h, new_h = linear(state, cell.weight_hh, cell.bias_hh).chunk(3, dim=-1)
         new = torch.tanh(torch.addcmul(new_x, torch.sigmoid(reset_x + reset_h), new_h))
-        return torch.lerp(new, state, torch.sigmoid(keep_x + keep_h))
+        return new + torch.sigmoid(keep_x + keep_h) * (state - new)

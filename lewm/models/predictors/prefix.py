@@ -60,7 +60,7 @@ class Prefix(Predictor):
         self.register_buffer("position", sinusoids(1 + prefixes, latent_dim), persistent=False)
         sizes = latent_dim, encoder_heads, encoder_head_dim, action_hidden
         self.encoder = nn.Sequential(
-            *(TransformerBlock(*sizes, causal=False) for _ in range(encoder_depth)), nn.LayerNorm(latent_dim)
+            *(TransformerBlock(*sizes, causal=True) for _ in range(encoder_depth)), nn.LayerNorm(latent_dim)
         )
         self.fuse = nn.Sequential(
             nn.LayerNorm(3 * latent_dim),

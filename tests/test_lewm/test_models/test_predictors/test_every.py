@@ -101,6 +101,17 @@ def test_float32(name, history):
 
 
 @every
+def test_bfloat16(name, history):
+    predictor = make(name, history).float()
+    z, past, future = (tensor.float() for tensor in problem(predictor, steps=4))
+    with torch.no_grad():
+        exact = predictor.rollout(predictor.observe(z, past), future)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = predictor.rollout(predictor.observe(z, past), future)
+    assert 0 < (rough - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+@every
 def test_forward_looks_at_this_and_earlier_frames_only(name, history):
     predictor = make(name, history)
     z, actions = window(predictor)
