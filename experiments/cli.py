@@ -1,4 +1,4 @@
-"""`lewm VERB ...`: one console script. Hydra behind all verbs but report, data and doctor."""
+"""`lewm VERB ...`: one console script. Hydra behind all verbs but import, report, data and doctor."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ VERBS = {
     "evaluate": "score a model by planning, beside the random and greedy floors",
     "demo": "all of it on Two-Room, from nothing to a report",
     "report": "write the HTML report of a run",
+    "diagnose": "look into a model: health, probes, imagination, surprise",
+    "pretrain": "pretrain an encoder on pictures, without actions (LeJEPA)",
+    "import": "make a run of published LeWM weights: lewm import weights.pt runs/pusht",
     "data": "look at, check, convert, merge and view data sets: lewm data info data/two-room",
     "doctor": "say what works on this machine, how fast, and what to install for the rest",
     "ablation": "compare objectives and predictors: train, plan, diagnose, one line per cell",
@@ -61,6 +64,8 @@ def main() -> None:
             print(USAGE)
         elif verb == "report":
             _report(arguments)
+        elif verb == "import":
+            _import(arguments)
         elif verb == "data":
             sys.exit(_data(arguments))
         elif verb == "doctor":
@@ -142,6 +147,12 @@ def _report(arguments: list[str]) -> None:
 
     for run in options.runs:
         report(run, [name for name in options.plugins.split(",") if name])
+
+
+def _import(arguments: list[str]) -> None:
+    from experiments.import_weights import import_weights
+
+    import_weights(arguments)
 
 
 def _data(arguments: list[str]) -> int:

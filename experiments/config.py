@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import envs
 import experiments.simulator
+import lewm.data.views
 import lewm.objectives
 import lewm.training
 import planners
@@ -28,7 +29,7 @@ from lewm import registry
 from lewm.models import SIZES
 from lewm.types import InputError, nearest
 
-PARTS = (envs, experiments.simulator, executors, lewm.objectives, lewm.training)  # registered by being imported
+PARTS = (envs, experiments.simulator, executors, lewm.data.views, lewm.objectives, lewm.training)  # registered by being imported
 
 for _kind, _table in planners.KINDS.items():
     for _name, _part in _table.items():
@@ -44,7 +45,9 @@ KINDS = {  # Hydra group -> kind in the registry
     "objective/regulariser": "regulariser",
     "objective/regulariser/statistic": "statistic",
     "objective/regulariser/directions": "directions",
+    "objective/regulariser/target": "target",
     "trainer": "trainer",
+    "views": "views",
     "planner": "planner",
     "cost": "cost",
     "executor": "executor",
@@ -78,7 +81,7 @@ def store_groups() -> None:
             store.store(name=name, group=group, node=_node(group, name, registry.defaults(kind, name)))
     for name, size in SIZES.items():
         node = asdict(size)
-        del node["heads"]  # the objective says which
+        del node["heads"], node["sensors"]  # the objective says which; they come from the data
         store.store(name=name, group="model", node=_node("model", None, node))
 
 

@@ -34,13 +34,21 @@ def diagnose(config: Mapping[str, Any]) -> Diagnosis:
         raise InputError(f"{out} is a checkpoint; say where the diagnosis goes, out=...")
     facts = checkpoint.provenance(run)
     reader = EpisodeReader(_data(run, config["data"]))
-    _check_pictures(model, reader)
+    _check_fits(model, reader)
     fitting, held = _episodes(reader, facts.get("data", {}))
     symmetries = {name: turn for name, turn in config["symmetries"].items() if turn is not None}
     truth = next((name for name in ("pose", "state") if name in reader.info.columns), None)
     frames, block = model.history + config["horizon"], model.action_block
     samples = [
-        draw(reader, episodes, count=max(1, config["frames"] // length), frames=length, block=block, truth=truth)
+        draw(
+            reader,
+            episodes,
+            count=max(1, config["frames"] // length),
+            frames=length,
+            block=block,
+            truth=truth,
+            columns=model.columns,
+        )
         for episodes, length in ((fitting, 2), (held, frames))
     ]
     with exclusive(out):
@@ -53,7 +61,7 @@ def diagnose(config: Mapping[str, Any]) -> Diagnosis:
                 "data": reader.fingerprint,
                 "truth_column": truth,
                 "action_block": block,
-                "windows": [[*sample.pixels.shape[:2]] for sample in samples],
+                "windows": [[len(sample), sample.frames] for sample in samples],
                 "episodes": [len(fitting), len(held)],
                 "steps": facts.get("steps"),
                 "seed": facts.get("seed"),
@@ -105,13 +113,17 @@ def _episodes(reader: EpisodeReader, trained: Mapping[str, Any]) -> tuple[np.nda
     return (fitting, held) if len(fitting) else split_episodes(reader, FOREIGN_SHARE)
 
 
-def _check_pictures(model: WorldModel, reader: EpisodeReader) -> None:
+def _check_fits(model: WorldModel, reader: EpisodeReader) -> None:
+    """Refuse data of another image shape or action dimension; other columns are the encoder's to check."""
     column = reader.info.columns.get("pixels")
-    if column is None or tuple(column.shape) != model.image_shape:
-        shape = "none" if column is None else tuple(column.shape)
-        raise InputError(f"the model takes images of shape {model.image_shape}, {reader.folder} holds {shape}")
+    if "pixels" in model.columns and (column is None or tuple(column.shape) != model.image_shape):
+        held = "none" if column is None else f"those of shape {tuple(column.shape)}"
+        raise InputError(
+            f"the model takes images of shape {model.image_shape}, {reader.folder} holds {held}; give data=... "
+            "recorded as its training data were"
+        )
     if len(reader.info.action_low) != model.action_spec.dim:
         raise InputError(
             f"the model takes actions of dimension {model.action_spec.dim}, {reader.folder} holds "
-            f"{len(reader.info.action_low)}"
+            f"{len(reader.info.action_low)}; give data=... of the same task"
         )

@@ -193,14 +193,15 @@ def _probe_panel(found: Diagnosis, axis: Axes) -> None:
         axis.set_axis_off()
         return
     places = range(len(found.truth.linear))
+    unexplained = [[max(1 - r2, 1e-6) for r2 in scores] for scores in (found.truth.linear, found.truth.mlp)]
     for name, scores, colour, aside in (
-        ("linear probe", found.truth.linear, ACCENT, -0.1),
-        ("MLP probe", found.truth.mlp, INK, 0.1),
+        ("linear probe", unexplained[0], ACCENT, -0.1),
+        ("MLP probe", unexplained[1], INK, 0.1),
     ):
-        axis.bar([k + aside for k in places], [max(1 - r2, 1e-6) for r2 in scores], 0.2, color=colour, label=name)
+        axis.bar([k + aside for k in places], scores, 0.2, color=colour, label=name)
     axis.set(xlabel="axis of the state", ylabel="unexplained variance, 1 - R2", yscale="log")
     axis.set_xlim(-0.5, len(places) - 0.5)
-    axis.set_ylim(top=1)
+    axis.set_ylim(min(map(min, unexplained)) / 5, max(1.0, *map(max, unexplained)))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(frameon=False)
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from envs import GoalTask
 from experiments.build import build_task
+from experiments.observe import encode
 from experiments.records import EpisodeRecord
 from lewm.models import WorldModel
 
@@ -57,7 +58,7 @@ def latent_map(model: WorldModel, task: GoalTask) -> Figure:
     """
     rng = np.random.default_rng(0)
     states = np.stack([task.sample_state(rng) for _ in range(MAP_STATES)])
-    z = model.encode(torch.from_numpy(task.draw(states)))
+    z = encode(model, task, states)
     centred = z - z.mean(0)
     _, spread, directions = torch.linalg.svd(centred, full_matrices=False)
     flat = (centred @ directions[:2].T).numpy()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from envs import Actor, GoalTask, OrnsteinUhlenbeck
 from envs.policies import Rngs
+from experiments.observe import encode
 from lewm.models import WorldModel
 from lewm.registry import register
 from lewm.types import InputError
@@ -48,7 +49,7 @@ class SimulatorDynamics:
         """States (B, s) -> latents (B, D)."""
         if self.encoder is None:
             return observations.double()
-        return self.encoder.encode(torch.from_numpy(self.task.draw(observations.double().numpy())))
+        return encode(self.encoder, self.task, observations.double().numpy())
 
     def context(self, observations: Tensor, actions: Tensor) -> Tensor:
         """The last state (B, s)."""

@@ -2,78 +2,133 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from experiments.build import build_model
+from experiments.observe import columns_of, image_statistics, recorded, sensors
 from experiments.runs import at_least, claim_folder, exclusive, progress, provenance, say
 from lewm import checkpoint, registry
 from lewm.data import EpisodeReader, Windows, split_episodes
 from lewm.diagnosis import RidgeProbe
 from lewm.models import WorldModel
+from lewm.objectives import Objective
+from lewm.training import join, start_from
 from lewm.types import InputError
+from planners.observations import each
 
 PROBE_FRAMES = 2000
-STATISTICS_FRAMES = 256
+OUTPUTS = ["checkpoint", "training_state.pt", "metrics.jsonl", "metrics.csv"]
 
 
 def train(config: Mapping[str, Any]) -> Path:
-    """Train, or continue a run that was cut off; see `configs/train.yaml` for the settings."""
+    """Train, or continue a run that was cut off; see `configs/train.yaml` for the settings.
+
+    Under `torchrun` all processes run this, and the first one writes and speaks.
+    """
     at_least(config, seed=0, threads=1)
     at_least(config["model"], action_block=1)
     torch.set_num_threads(config["threads"])
     run, reader = Path(config["out"]), EpisodeReader(config["data"], cache=config["cache"])
-    _check_images(reader, config["model"]["image_size"])
     _check_advice(config)
     training, held_out = split_episodes(reader, config["validation"])
     trainer = registry.build("trainer", config["trainer"])
     objective = registry.build("objective", config["objective"])
-    settings = {**config, "data_fingerprint": reader.fingerprint}
-    pixels = _pixels(config["model"], reader, training)
-    link = config["model"]["link"]
-    learned = {"heads": objective.heads, "link": objective.link if link == "none" else link}
-    model = build_model(config["model"] | pixels | learned, reader.action_spec(training), config["seed"])
+    model, origin = _model(config, reader, training, objective)
     model.recommendation = {key: config[key] for key in ("planner", "cost", "replan_every")}
-    windows = Windows(reader, training, frames=trainer.frames, block=model.action_block, pad=model.history - 1)
+    shape = {"frames": trainer.frames, "block": model.action_block, "pad": model.history - 1}
+    windows = Windows(reader, training, **shape, columns=model.columns)
 
-    claim_folder(run, "train", settings, ["checkpoint", "training_state.pt", "metrics.jsonl"])
+    processes = join(trainer.device)
+    if processes.main:
+        claim_folder(run, "train", {**config, "data_fingerprint": reader.fingerprint, **origin}, OUTPUTS)
+    processes.wait()
+    tell = _tell if processes.main else _ignore
     if (run / "checkpoint").exists():
-        say(f"train     already done: {run / 'checkpoint'}")
+        tell(f"already done: {run / 'checkpoint'}")
         return run
     begin = time.perf_counter()
-    with exclusive(run), progress(trainer.steps, "train", "steps") as bar:
-        _check_sums(reader)
-
-        def on_step(step: int, metrics: Mapping[str, float]) -> None:
-            if trainer.reading and not bar.n:
-                say(f"          data is read by {trainer.reading}")
-            bar.update(step - bar.n)
-            if metrics:
-                bar.set_postfix_str(f"loss {metrics['loss']:.3f}, rank {metrics['effective_rank']:.0f}")
-
-        trainer.fit(model, objective, windows, run, config["seed"], on_step)
-        r2 = probe(model, reader, training, held_out)
-        facts = {
-            "data": {
-                "fingerprint": reader.fingerprint,
-                "source": reader.info.source,
-                "validation": config["validation"],
-            },
-            "steps": trainer.steps,
-            "seed": config["seed"],
-            "probe_r2": r2,
-            "plugins": config["plugins"],
-            **provenance(),
-        }
-        checkpoint.save(model, run / "checkpoint", facts)
-    seen = f", state probe R2 {min(r2):.4f} (worst axis, held-out episodes)" if r2 else ""
-    say(f"train     {trainer.steps} steps in {run} ({time.perf_counter() - begin:.1f} s{seen})")
+    with exclusive(run) if processes.main else nullcontext():
+        if processes.main:
+            _check_sums(reader)
+            if origin:
+                tell(
+                    "starts from {run}: {parts}; heads without weights there: {fresh_heads}".format(
+                        **origin["init"]
+                    )
+                )
+        with progress(trainer.steps, "train", "steps") if processes.main else nullcontext() as bar:
+            trainer.fit(model, objective, windows, run, config["seed"], _shown(bar), tell)
+        if processes.main:
+            r2 = probe(model, reader, training, held_out)
+            facts = {"steps": trainer.steps, "processes": processes.world, "probe_r2": r2, **origin}
+            checkpoint.save(model, run / "checkpoint", _facts(config, reader) | facts)
+            seen = f", state probe R2 {min(r2):.4f} (worst axis, held-out episodes)" if r2 else ""
+            tell(f"{trainer.steps} steps in {run} ({time.perf_counter() - begin:.1f} s{seen})")
+    processes.wait()
     return run
+
+
+def _tell(text: str) -> None:
+    say(f"train     {text}")
+
+
+def _ignore(text: str) -> None:
+    pass
+
+
+def _shown(bar: tqdm | None) -> Callable[[int, Mapping[str, float]], None]:
+    """What shows each step on a progress bar."""
+
+    def on_step(step: int, metrics: Mapping[str, float]) -> None:
+        if bar is None:
+            return
+        if not bar.n:
+            bar.n = bar.initial = step - 1  # what an earlier try has done says nothing about the time left
+        bar.update(step - bar.n)
+        if metrics:
+            bar.set_postfix_str(f"loss {metrics['loss']:.3f}, rank {metrics['effective_rank']:.0f}")
+
+    return on_step
+
+
+def _facts(config: Mapping[str, Any], reader: EpisodeReader) -> dict[str, Any]:
+    """Where a checkpoint comes from."""
+    data = {"fingerprint": reader.fingerprint, "source": reader.info.source, "validation": config["validation"]}
+    return {"data": data, "seed": config["seed"], "plugins": config["plugins"], **provenance()}
+
+
+def _model(
+    config: Mapping[str, Any], reader: EpisodeReader, episodes: np.ndarray, objective: Objective
+) -> tuple[WorldModel, dict[str, Any]]:
+    """The model at the start, and where its weights come from if they are another run's."""
+    given = config["model"]
+    columns = columns_of(given["encoder"])
+    if "pixels" in columns:
+        _check_images(reader, given["image_size"])
+    learned = {"heads": objective.heads, "link": objective.link if given["link"] == "none" else given["link"]}
+    spec = reader.action_spec(episodes)
+    if config["init"] is None:
+        pixels = _pixels(given, reader, episodes) if "pixels" in columns else {}
+        learned |= {"sensors": sensors(reader, episodes, columns), **pixels}
+        return build_model(given | learned, spec, config["seed"]), {}
+    folder = checkpoint.find(str(config["init"]))
+    source = checkpoint.load(folder, plugins=config["plugins"])
+    scales = {name: getattr(source.config, name) for name in ("pixel_mean", "pixel_std", "sensors")}
+    model = build_model(given | learned | scales, spec, config["seed"])
+    parts = config["init_only"] or checkpoint.provenance(folder).get("trained", [])
+    fresh = start_from(model, source, parts)
+    facts = {"run": str(config["init"]), "sha256": _sha256(folder), "parts": parts or ["all"], "fresh_heads": fresh}
+    return model, {"init": facts}
 
 
 @torch.no_grad()
@@ -98,12 +153,12 @@ def _encode_some(
     model: WorldModel, reader: EpisodeReader, truth: str, episodes: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents and true states of up to `PROBE_FRAMES` random frames of these episodes."""
-    stride = reader.info.columns["pixels"].stride
+    stride = math.lcm(*(reader.info.columns[column].stride for column in (*model.columns, truth)))
     rng = np.random.default_rng(0)
     chosen = rng.choice(episodes, PROBE_FRAMES)
-    frames = rng.integers(0, reader.steps[chosen] // stride + 1)
-    z = model.encode(torch.from_numpy(reader.gather("pixels", chosen, frames)))
-    return z, torch.from_numpy(reader.gather(truth, chosen, frames * stride))
+    steps = stride * rng.integers(0, reader.steps[chosen] // stride + 1)
+    rows = each(torch.from_numpy, recorded(reader, {*model.columns, truth}, chosen, steps))
+    return model.encode(rows).cpu(), rows[truth]
 
 
 def _pixels(given: Mapping[str, Any], reader: EpisodeReader, episodes: np.ndarray) -> dict[str, Any]:
@@ -120,18 +175,14 @@ def _pixels(given: Mapping[str, Any], reader: EpisodeReader, episodes: np.ndarra
 
 
 def _pixel_statistics(reader: EpisodeReader, episodes: np.ndarray) -> dict[str, tuple[float, ...]]:
-    """Mean and standard deviation of the channels over some frames of these episodes, of pixels in [0, 1]."""
-    rng = np.random.default_rng(0)
-    chosen = rng.choice(episodes, STATISTICS_FRAMES)
-    stride = reader.info.columns["pixels"].stride
-    frames = reader.gather("pixels", chosen, rng.integers(0, reader.steps[chosen] // stride + 1))
-    counts = np.zeros(3 * 256, np.int64)  # of each value, channel after channel
-    for frame in frames:
-        counts += np.bincount((frame + 256 * np.arange(3)).ravel(), minlength=len(counts))
-    share, levels = counts.reshape(3, 256) / (frames.size / 3), np.arange(256) / 255
-    mean = share @ levels
-    std = np.maximum(np.sqrt((share * (levels - mean[:, None]) ** 2).sum(1)), 0.02)
-    return {"pixel_mean": tuple(mean.round(4).tolist()), "pixel_std": tuple(std.round(4).tolist())}
+    """Those of some frames of these episodes."""
+    mean, std = image_statistics(reader, episodes)
+    return {"pixel_mean": tuple(mean.tolist()), "pixel_std": tuple(std.tolist())}
+
+
+def _sha256(folder: Path) -> str:
+    with (folder / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_advice(config: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ nothing else is accepted. So a key nobody reads cannot exist, and no file can na
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -97,7 +98,13 @@ def _inner(kind: str, value: Any, given: Mapping[str, Any]) -> Any:
 
 
 def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Named parameters of a constructor; a class that takes **options shares those of its base classes."""
+    """Named parameters of a constructor; a class that takes **options shares those of its base classes.
+
+    A `functools.partial` has those of what it is of, with other defaults.
+    """
+    if isinstance(constructor, functools.partial):
+        found = _parameters(constructor.func)
+        return found | {name: found[name].replace(default=value) for name, value in constructor.keywords.items()}
     sources = constructor.__mro__ if inspect.isclass(constructor) else [constructor]
     found: dict[str, inspect.Parameter] = {}
     for source in sources:

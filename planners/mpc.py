@@ -16,7 +16,7 @@ from planners.errors import InputError, PlannerFailure
 from planners.history import History
 from planners.latent import LatentCost
 from planners.limits import Limits
-from planners.observations import Array, Observation, batch, blind, conform, each, formats, parts
+from planners.observations import Array, Observation, batch, blind, check, each, formats, parts, pick
 from planners.parts import recommended
 from planners.search import Planner
 from planners.types import ActionSpec, Dynamics, Plan, PlanState, Terms
@@ -164,8 +164,9 @@ class MPC:
 
     def _observe(self, observation: Observation) -> tuple[Any, Tensor]:
         """This step's frame (B, ...), and which rows of it (B,) are not finite."""
-        frame = batch(observation, self.rows, self.rows or 1, "observation")
-        frame = conform(frame, self._format or formats(frame))
+        frame = batch(pick(observation, self._format), self.rows, self.rows or 1, "observation")
+        if self._format is not None:
+            check(frame, self._format)
         unseen = blind(frame)
         self._history.see(frame, unseen)
         return frame, unseen

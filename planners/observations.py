@@ -48,19 +48,21 @@ def formats(frame: Any) -> Any:
     return each(lambda tensor: (tensor.dtype, tensor.shape[1:]), frame)
 
 
-def conform(frame: Any, wanted: Any) -> Any:
-    """The frame without parts that are not `wanted` (see `formats`).
+def pick(observation: Observation, wanted: Any) -> Observation:
+    """The observation without names that are not `wanted` (see `formats`; None for any)."""
+    if wanted is None or not (isinstance(wanted, Mapping) or isinstance(observation, Mapping)):
+        return observation
+    names = [set(x) if isinstance(x, Mapping) else None for x in (wanted, observation)]
+    if None in names or not names[0] <= names[1]:
+        expected, got = ("one array" if x is None else sorted(x) for x in names)
+        raise InputError(f"observation: expected {expected} like the goal, got {got}")
+    return {name: observation[name] for name in wanted}
 
-    Raises:
-        InputError: a part is missing, or of another type or shape.
-    """
-    if isinstance(wanted, Mapping) != isinstance(frame, Mapping) or (
-        isinstance(wanted, Mapping) and not wanted.keys() <= frame.keys()
-    ):
-        names = [sorted(x) if isinstance(x, Mapping) else "one array" for x in (wanted, frame)]
-        raise InputError(f"observation: expected {names[0]} like the goal, got {names[1]}")
 
-    def check(expected: tuple[torch.dtype, torch.Size], tensor: Tensor) -> Tensor:
+def check(frame: Any, wanted: Any) -> None:
+    """Raise an `InputError` if a part of a frame (B, ...) is of another type or shape than `wanted`."""
+
+    def compare(tensor: Tensor, expected: tuple[torch.dtype, torch.Size]) -> None:
         dtype, shape = expected
         same_kind = tensor.dtype == dtype or (tensor.is_floating_point() and dtype.is_floating_point)
         if tensor.shape[1:] != shape or not same_kind:
@@ -68,9 +70,8 @@ def conform(frame: Any, wanted: Any) -> Any:
                 f"observation: expected {dtype} of shape {tuple(shape)} like the goal, "
                 f"got {tensor.dtype} {tuple(tensor.shape[1:])}"
             )
-        return tensor
 
-    return each(check, wanted, frame)
+    each(compare, frame, wanted)
 
 
 def blind(frame: Any) -> Tensor:

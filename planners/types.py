@@ -59,10 +59,10 @@ class Dynamics(Protocol):
     history: int
     recommendation: Mapping[str, Any]
 
-    def encode(self, observations: Tensor) -> Tensor:
-        """Observations (B, ...) -> latents (B, D)."""
+    def encode(self, observations: Any) -> Tensor:
+        """Observations (B, ...), one tensor or several by name -> latents (B, D)."""
 
-    def context(self, observations: Tensor, actions: Tensor) -> Any:
+    def context(self, observations: Any, actions: Tensor) -> Any:
         """Observations (B, history, ...) and the actions ((history - 1) * block) between them -> context."""
 
     def start(self, context: Any) -> Tensor:

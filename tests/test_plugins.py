@@ -14,7 +14,7 @@ import torch
 import planners
 from torch import nn
 from lewm import register
-from lewm.objectives import LeJEPA
+from lewm.objectives import Objective
 
 @register("encoder", "pooled")
 class Pooled(nn.Module):
@@ -31,11 +31,11 @@ class Eager(planners.CEM):
     """CEM under another name."""
 
 @register("objective", "doubled")
-class Doubled(LeJEPA):
-    """LeJEPA with twice the regularisation."""
+class Doubled(Objective):
+    """The default with twice the regularisation."""
     def __init__(self, *, factor: float = 2.0, **options):
         super().__init__(**options)
-        self.weight *= factor
+        self.regulariser.weight *= factor
 '''
 
 
@@ -55,12 +55,12 @@ def test_parts_from_outside_train_by_name(plugin, tiny_run, tmp_path):
         "model.encoder.cells=2",
         "objective=doubled",
         "objective.factor=3",
-        "objective.directions=16",
+        "objective.regulariser.directions.count=16",
         "trainer.steps=2",
         "threads=1",
     ]
     settings = config.compose("train", [*overrides, f"data={tiny_run}/data", f"out={tmp_path}/run"])
-    assert settings["objective"]["weight"] == 6.4 and settings["objective"]["factor"] == 3
+    assert settings["objective"]["regulariser"]["weight"] == 6.4 and settings["objective"]["factor"] == 3
     train(settings)
     model = toolkit.load(tmp_path / "run", plugins=[plugin])
     assert model.encoder.features == 12

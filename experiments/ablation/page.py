@@ -68,6 +68,8 @@ def _by_variant(log: Path) -> dict[str, Rows]:
     found: dict[str, Rows] = {}
     for cell in cells(log):
         settings = cell["settings"]
+        if "failed" in cell["rows"][0]:
+            continue
         found.setdefault(settings["variant"], {})[settings["seed"]] = {
             **cell["rows"][0],
             "overrides": settings["overrides"],

@@ -48,7 +48,7 @@ def _predictor(name: str, *settings: str) -> tuple[str, ...]:
 
 
 REGULARISERS = {
-    **{f"weight {w}": (f"objective.regulariser.weight={w}",) for w in (1.6, 25.6)},
+    **{f"weight {w}": (f"objective.regulariser.weight={w}",) for w in (0.1, 0.4, 1.6, 25.6)},
     "1024 directions": ("objective.regulariser.directions.count=1024",),
     "orthogonal directions": ("objective/regulariser/directions=orthogonal",),
     "pooled over time": ("objective.regulariser.axis=pooled",),
@@ -102,9 +102,19 @@ PREDICTORS = {
     "adaln_transformer": _predictor("adaln_transformer", *SMALL),
     "adaln_transformer, history 1": (*_predictor("adaln_transformer", "history=1", *SMALL), "trainer.frames=2"),
     "adaln_transformer, rate 5e-4": (*_predictor("adaln_transformer", *SMALL), "trainer.learning_rate=0.0005"),
+    "adaln_transformer, residual": _predictor("adaln_transformer", "residual=true", *SMALL),
+    "adaln_transformer, no dropout": _predictor("adaln_transformer", "dropout=0.0", *SMALL),
+    "adaln_transformer, open_loop": (*_predictor("adaln_transformer", *SMALL), "objective=open_loop"),
     "gru": _predictor("gru"),
     "affine": _predictor("affine"),
     "affine, open_loop (SALT)": (*_predictor("affine"), "objective=salt"),
     "prefix, prefixes (Fast-LeWM)": (*_predictor("prefix", *SMALL_PREFIX), "objective=fast_lewm"),
 }
-VARIANTS: dict[str, tuple[str, ...]] = {"default": ()} | PREDICTIONS | REGULARISERS | AUXILIARIES | PREDICTORS
+JOINED = {
+    f"{regulariser}, {prediction}": (*REGULARISERS[regulariser], *PREDICTIONS[prediction])
+    for regulariser in ("weight 0.4", "weight 1.6", "spectral_floor")
+    for prediction in PREDICTIONS
+}
+VARIANTS: dict[str, tuple[str, ...]] = (
+    {"default": ()} | PREDICTIONS | REGULARISERS | AUXILIARIES | PREDICTORS | JOINED
+)

@@ -80,7 +80,12 @@ def _measure(
     settings = configuration.compose(
         "train", [f"data={data}", f"out={folder}", f"seed={seed}", *overrides, *common]
     )
-    train(settings)
+    try:
+        train(settings)
+    except InputError as error:
+        if "became" not in str(error):
+            raise
+        return [{"failed": str(error)}]  # diverging is a result, too
     seconds = time.process_time() - begin
     chosen = [*task.evaluate, "floors=[]", "latency_pairs=1", *common]
     summary = evaluate(configuration.compose("evaluate", [f"run={folder}", *chosen]))

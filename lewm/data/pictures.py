@@ -28,13 +28,20 @@ class Pictures(Protocol):
     def read(self, numbers: np.ndarray) -> Sequence[np.ndarray]:
         """Those with these numbers, each uint8 (h, w, 3)."""
 
+    def truth(self, numbers: np.ndarray) -> np.ndarray | None:
+        """(N, P): what is known of them, for a probe to read off; None if nothing is."""
+
 
 class Frames:
-    """All frames of some episodes of a store, numbered in their order."""
+    """All frames of some episodes of a store, numbered in their order.
+
+    Their truth is the recorded `pose` where there is one, what a picture can show of the state, else the `state`.
+    """
 
     def __init__(self, reader: EpisodeReader, episodes: np.ndarray) -> None:
         stride = reader.info.columns["pixels"].stride
         self._windows = Windows(reader, episodes, frames=1, block=stride)
+        self._truth = next((name for name in ("pose", "state") if name in reader.info.columns), None)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -42,6 +49,14 @@ class Frames:
     def read(self, numbers: np.ndarray) -> np.ndarray:
         """uint8 (N, h, w, 3)."""
         return self._windows.batch(numbers).pixels[:, 0]
+
+    def truth(self, numbers: np.ndarray) -> np.ndarray | None:
+        """The state of the simulator at each frame."""
+        if self._truth is None:
+            return None
+        batch, reader = self._windows.batch(numbers), self._windows.reader
+        rows = reader.gather(self._truth, batch.episodes, batch.starts // reader.info.columns[self._truth].stride)
+        return rows.reshape(len(rows), -1)
 
 
 class ImageFolder:
@@ -96,6 +111,10 @@ class ImageFolder:
         """uint8 (h, w, 3) each."""
         return [self._read(int(number)) for number in numbers]
 
+    def truth(self, numbers: np.ndarray) -> np.ndarray | None:
+        """(N, classes): one at the class, else zero."""
+        return np.eye(len(self.classes))[self.labels[numbers]] if self.classes else None
+
     def _read(self, number: int) -> np.ndarray:
         if self._cached is not None and number in self._cached:
             return self._cached[number]
@@ -122,3 +141,7 @@ class Subset:
     def read(self, numbers: np.ndarray) -> Sequence[np.ndarray]:
         """uint8 (h, w, 3) each."""
         return self.pictures.read(self.numbers[numbers])
+
+    def truth(self, numbers: np.ndarray) -> np.ndarray | None:
+        """See `Pictures`."""
+        return self.pictures.truth(self.numbers[numbers])

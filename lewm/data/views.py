@@ -154,11 +154,11 @@ def _turn(turns: np.ndarray) -> np.ndarray:
     return np.eye(3, dtype=np.float32) + math.sin(angle) * GREY_AXIS + across
 
 
-WHOLE = {"global_scale": (1.0, 1.0), "local_scale": (1.0, 1.0), "aspect": 1.0, "flip": 0.0, "grey": 0.0}
-
 register("views", "crops")(Views)
-# For control: what a crop or a mirror takes away, where things are, is what a planner needs.
-register("views", "gentle")(partial(Views, **WHOLE))
+# For control: most of the picture stays in view and left stays left. Some cropping there must be: asked only to
+# overlook colours, latents have no reason to keep neighbouring places together.
+GENTLE = {"global_scale": (0.7, 1.0), "local_scale": (0.7, 1.0), "aspect": 1.1, "flip": 0.0, "grey": 0.0}
+register("views", "gentle")(partial(Views, **GENTLE))
 
 
 def standard_view(picture: np.ndarray, image_size: int) -> np.ndarray:

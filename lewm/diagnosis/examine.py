@@ -24,10 +24,11 @@ from lewm.diagnosis.probe import CONSTANT, MLPProbe, RidgeProbe
 from lewm.diagnosis.rollout import Imagine, RolloutError, imagination, rollout_error
 from lewm.diagnosis.surprise import Surprise, one_step, recoloured, splice, squared_error, surprise
 from lewm.models import WorldModel
+from lewm.models.observations import MAIN, is_image
 from lewm.types import InputError, nearest
 
 Symmetries = Mapping[str, Sequence[float] | Sequence[Sequence[float]]]
-Encode = Callable[[Tensor], Tensor]
+Encode = Callable[[Mapping[str, Tensor]], Tensor]
 CHUNK = 64  # frames encoded between two reports of progress
 
 
@@ -36,15 +37,30 @@ class Sample:
     """B windows of T frames.
 
     Attributes:
-        pixels: (B, T, h, w, C) uint8; actions_BLKA: raw blocks between them.
+        observations: column -> (B, T, *shape), of the columns a model observes.
+        actions_BLKA: the T - 1 raw blocks between them.
         truth_BTP: what is true of each frame, of the columns that vary; None where it was not recorded.
         episodes_B: which episode each is from.
     """
 
-    pixels: Tensor
+    observations: Mapping[str, Tensor]
     actions_BLKA: Tensor
     truth_BTP: Tensor | None
     episodes_B: Tensor
+
+    @property
+    def pixels(self) -> Tensor:
+        """The main camera: (B, T, h, w, C) uint8."""
+        return self.observations[MAIN]
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return self.actions_BLKA.shape[1] + 1
+
+    def __len__(self) -> int:
+        """B."""
+        return len(self.actions_BLKA)
 
 
 @dataclass(frozen=True)
@@ -84,16 +100,23 @@ class Diagnosis:
 
 
 def draw(
-    reader: EpisodeReader, episodes: np.ndarray, *, count: int, frames: int, block: int, truth: str | None
+    reader: EpisodeReader,
+    episodes: np.ndarray,
+    *,
+    count: int,
+    frames: int,
+    block: int,
+    truth: str | None,
+    columns: Sequence[str] = (MAIN,),
 ) -> Sample:
     """`count` windows of these episodes, the same ones every time; shorter where no episode is long enough."""
     longest = int(reader.steps[episodes].max(initial=0)) // block + 1
-    columns = ("pixels",) if truth is None else ("pixels", truth)
-    windows = Windows(reader, episodes, frames=min(frames, longest), block=block, columns=columns)
+    wanted = dict.fromkeys([*columns, *([] if truth is None else [truth])])
+    windows = Windows(reader, episodes, frames=min(frames, longest), block=block, columns=list(wanted))
     batch = windows.draw(0, min(count, len(windows)), seed=0)
     seen = {name: torch.from_numpy(rows.copy()) for name, rows in batch.observations.items()}
     return Sample(
-        seen["pixels"],
+        {name: seen[name] for name in columns},
         torch.from_numpy(batch.actions.copy()),
         None if truth is None else seen[truth].flatten(2).double(),
         torch.from_numpy(batch.episodes.copy()),
@@ -102,7 +125,7 @@ def draw(
 
 def frames_to_encode(fitting: Sample, held: Sample, symmetries: Symmetries) -> int:
     """How many pictures `examine` will encode at most: what it takes the time for."""
-    per_fit, per_held = (sample.pixels.shape[0] * sample.pixels.shape[1] for sample in (fitting, held))
+    per_fit, per_held = (len(sample) * sample.frames for sample in (fitting, held))
     return per_fit + (2 + len(symmetries)) * per_held
 
 
@@ -122,8 +145,8 @@ def examine(
         symmetries: of the world: name (`SYMMETRIES`) -> what it does to an action (`turn_actions`).
         tick: told of each few frames encoded.
     """
-    history, frames = model.history, held.pixels.shape[1]
-    if frames < max(history + 2, 3) or fitting.pixels.shape[1] < 2:
+    history, frames = model.history, held.frames
+    if frames < max(history + 2, 3) or fitting.frames < 2:
         raise InputError(
             f"a diagnosis needs held-out windows of at least {max(history + 2, 3)} frames, got {frames}; the "
             "episodes are too short"
@@ -133,15 +156,20 @@ def examine(
             raise InputError(f"unknown symmetry '{name}': {nearest(name, list(SYMMETRIES))}")
         turn_actions(held.actions_BLKA[:1], matrix)  # a mistake shows before the work
 
-    def encode(pixels: Tensor) -> Tensor:
+    if symmetries and set(fitting.observations) != {MAIN}:
+        raise InputError("symmetries are of pictures from above; this model observes more than `pixels`")
+
+    def encode(observations: Mapping[str, Tensor]) -> Tensor:
+        axes = next(iter(observations.values())).shape[:2]
+        rows = {column: x.flatten(0, 1) for column, x in observations.items()}
         latents = []
-        for some in pixels.flatten(0, 1).split(CHUNK):
-            latents.append(model.encode(some))
-            tick(len(some))
-        return torch.cat(latents).unflatten(0, pixels.shape[:2])
+        for first in range(0, axes.numel(), CHUNK):
+            latents.append(model.encode({column: x[first : first + CHUNK] for column, x in rows.items()}))
+            tick(len(latents[-1]))
+        return torch.cat(latents).unflatten(0, axes)
 
     imagine = imagination(model)
-    z_fit, z = encode(fitting.pixels), encode(held.pixels)
+    z_fit, z = encode(fitting.observations), encode(held.observations)
     return Diagnosis(
         health=_health(z_fit[:, 0], z, held.episodes_B),
         rollout=rollout_error(imagine, z, held.actions_BLKA, history),
@@ -195,14 +223,19 @@ def _truth_scores(z_fit_ND: Tensor, z_BTD: Tensor, fitting: Sample, held: Sample
 
 def _surprises(encode: Encode, imagine: Imagine, z_BTD: Tensor, held: Sample, history: int) -> dict[str, Surprise]:
     """Teleport and change of colour in the middle of each window."""
-    actions, middle = held.actions_BLKA, (history + z_BTD.shape[1]) // 2
+    seen, actions, middle = held.observations, held.actions_BLKA, (history + z_BTD.shape[1]) // 2
 
     def errors(z: Tensor, acted: Tensor) -> Tensor:
         return squared_error(one_step(imagine, z, acted, history), z[:, history:])
 
     usual = errors(z_BTD, actions)
     coloured = z_BTD.clone()
-    coloured[:, middle:] = encode(recoloured(held.pixels[:, middle:]))
+    coloured[:, middle:] = encode(
+        {
+            column: recoloured(x[:, middle:]) if is_image(x.shape[2:]) else x[:, middle:]
+            for column, x in seen.items()
+        }
+    )
     disturbed = {
         "teleport": errors(splice(z_BTD, z_BTD.roll(1, 0), middle), splice(actions, actions.roll(1, 0), middle)),
         "colour": errors(coloured, actions),
@@ -221,7 +254,7 @@ def _equivariance(
 
     usual = error(z_BTD, held.actions_BLKA)
     turned = {
-        name: error(encode(SYMMETRIES[name](held.pixels)), turn_actions(held.actions_BLKA, matrix))
+        name: error(encode({MAIN: SYMMETRIES[name](held.pixels)}), turn_actions(held.actions_BLKA, matrix))
         for name, matrix in symmetries.items()
     }
     return {name: found / usual if usual > 0 else float("nan") for name, found in turned.items()}

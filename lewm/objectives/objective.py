@@ -81,12 +81,23 @@ class Objective:
     @property
     def heads(self) -> dict[str, Mapping[str, Any]]:
         """Role -> `{"name": ...}` of the modules that its terms learn."""
-        return {role: spec for term in (self.regulariser, *self.auxiliary) for role, spec in term.heads.items()}
+        found: dict[str, Mapping[str, Any]] = {}
+        for term in (self.regulariser, *self.auxiliary):
+            for role, spec in term.heads.items():
+                if found.setdefault(role, spec) != spec:
+                    raise InputError(
+                        f"{term.label} needs the head '{role}' as {dict(spec)}, a term before it as "
+                        f"{dict(found[role])}: give both the same settings"
+                    )
+        return found
 
     @property
     def link(self) -> str:
-        """The model's link that its regulariser is made for."""
-        return self.regulariser.link
+        """The model's link that its terms are made for."""
+        links = {term.link for term in (self.regulariser, *self.auxiliary)} - {"none"}
+        if len(links) > 1:
+            raise InputError(f"terms made for different links cannot be joined: {', '.join(sorted(links))}")
+        return next(iter(links), "none")
 
     def __call__(self, encoded: Encoded) -> LossTerms:
         """Loss of a batch of windows."""

@@ -12,7 +12,7 @@ from lewm.types import InputError
 
 @register("prediction", "one_step")
 class OneStep:
-    """|f(z_t, a_t) - z_{t+1}|^2, mean over coordinates, frames and rows: the paper's (arXiv 2603.19312, equation 1)."""
+    """|f(z_t, a_t) - z_{t+1}|^2, mean over coordinates, frames and rows: LeWM's (arXiv 2603.19312, equation 1)."""
 
     def __call__(self, encoded: Encoded) -> Tensor:
         """Scalar."""
@@ -21,10 +21,10 @@ class OneStep:
 
 @register("prediction", "open_loop")
 class OpenLoop:
-    """sum_k w_k |f^k(z_t, a_t ... a_{t+k-1}) - z_{t+k}|^2: the predictor on its own output, as a planner will use it.
+    """sum_k w_k |f^k(z_t, a_t ... a_{t+k-1}) - z_{t+k}|^2: the predictor on its own output, as a planner uses it.
 
-    Predictions of k = 1 ... `steps` blocks from every frame of the window, w_k proportional to k^`growth` and of sum 1.
-    RC-aux's is growth 1 (arXiv 2605.07278, whose number of steps is drawn anew for each batch).
+    Predictions of k = 1 ... `steps` blocks from every frame of the window, w_k proportional to k^`growth`. RC-aux's
+    is growth 1 (arXiv 2605.07278, whose number of steps is drawn anew for each batch).
     """
 
     def __init__(self, *, steps: int = 3, growth: float = 0.0) -> None:
@@ -41,15 +41,15 @@ class OpenLoop:
                 ahead = encoded.predictor(ahead[:, :-1], actions[:, k - 1 :])
             errors.append((ahead - z[:, k:]).square().mean())
         weights = torch.arange(1.0, len(errors) + 1).to(z) ** self.growth
-        return torch.stack(errors) @ (weights / weights.sum())
+        return (torch.stack(errors) * weights).sum() / weights.sum()  # a product by @ would be half under autocast
 
 
 @register("prediction", "prefixes")
 class Prefixes:
-    """mean_k |f(z_0, a_0 ... a_{k-1}) - z_k|^2: all horizons of the window from its first frames (arXiv 2606.26217).
+    """mean_k |f(z_0, a_0 ... a_{k-1}) - z_k|^2: all horizons of the window from its first frames.
 
-    What a `prefix` predictor answers in one call; any other answers by rolling out. It starts from as many frames as
-    the predictor's history can use, but at least one block is left to predict.
+    What a `prefix` predictor answers in one call (Fast-LeWM, arXiv 2606.26217), and any other by rolling out. It
+    starts from as many frames as the predictor's history can use, but at least one block is left to predict.
     """
 
     def __call__(self, encoded: Encoded) -> Tensor:
@@ -66,7 +66,7 @@ class Invariance:
     """mean_v |z_v - mu|^2, mu the mean of the global views: LeJEPA on V views of a picture (arXiv 2511.08544, 5.1).
 
     The views stand in the place of frames, the first `global_views` of them global; nothing is predicted, and
-    gradient flows into mu as well. With `sigreg`, which tests each view over the batch, this is LeJEPA: it minimises
+    gradient flows into mu as well. With `sigreg`, which tests each view over the batch, it is LeJEPA, which minimises
     (1 - lambda) invariance + (lambda / V) sum_v EP_v, ours is invariance + w mean_v EP_v / N, the same but for a
     factor at w = lambda N / (1 - lambda). Its lambda of 0.05 at N = 128 is a weight of 6.7, that of 0.02 at 256 in
     its minimal example 5.2. As in that example, and unlike the paper's formula, this is the mean over coordinates.

@@ -5,8 +5,8 @@ Each has its rows of one global batch, and the same weights:
     global batch   | rank 0 | rank 1 | ... |       accumulate=2:   | 0 | 1 | ... | 0 | 1 | ... |
                                                                      micro-batch 1  micro-batch 2
 
-A mean over rows is taken by each over its own: the mean of the gradients is the gradient of the mean. What is not a mean,
-a statistic of the batch, needs all rows: `gather` for an objective's, `SyncBatchNorm` for a layer's.
+A mean over rows is taken by each over its own, and the mean of the gradients is the gradient of the mean. A
+statistic of the batch that is no mean needs all rows: `gather` for an objective's, `SyncBatchNorm` for a layer's.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lewm.extras import need
 from lewm.types import InputError
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -36,7 +38,7 @@ class Processes:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @property
     def main(self) -> bool:
@@ -44,7 +46,7 @@ class Processes:
         return self.rank == 0
 
     def rows(self, batch_size: int, accumulate: int) -> np.ndarray:
-        """Its rows of a global batch, one micro-batch after the other; which rows make one is the same in any world."""
+        """Its rows of a global batch, micro-batch after micro-batch; what makes one is the same in any world."""
         if batch_size % (accumulate * self.world):
             raise InputError(
                 f"trainer.batch_size is the batch of all processes together and must be a multiple of {self.world} "
@@ -117,20 +119,24 @@ def _check_device(device: str) -> None:
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenate over processes. The mean of all losses is minimised, and each may depend on every row, so that a row's
-    gradient is the sum over processes of what their losses say about it (their mean is taken with the weights')."""
+    """Concatenate over processes.
+
+    The mean of their losses is minimised, and each may depend on every row: a row's gradient is the sum over
+    processes of what their losses say about it. It becomes the mean when the gradients of the weights do.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, processes: Processes) -> Tensor:
         ctx.own = slice(processes.rank * len(x), (processes.rank + 1) * len(x))
-        gathered = x.new_empty(processes.world * len(x), *x.shape[1:])
-        distributed.all_gather_into_tensor(gathered, x.contiguous())
+        gathered = x.new_zeros(processes.world * len(x), *x.shape[1:])
+        gathered[ctx.own] = x
+        distributed.all_reduce(gathered)  # what all backends and versions of torch can do
         return gathered
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         grad = grad.contiguous().clone()
-        distributed.all_reduce(grad)  # gloo has no reduce-scatter
+        distributed.all_reduce(grad)
         return grad[ctx.own], None
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,73 +69,82 @@ class Metrics:
         self._table.writerow([record.get(label) for label in self._labels])
 
 
-@register("logger", "tensorboard")
+class Service(Protocol):
+    """A logger that can be asked for by name."""
+
+    def open(self, run: Path, first: int, settings: Mapping[str, Any]) -> Logger:
+        """Its logger of a run that goes on after step `first`."""
+
+
+@register("loggers", "tensorboard")
+@dataclass(frozen=True, kw_only=True)
 class TensorBoard:
     """Event files in <run>/tensorboard: `tensorboard --logdir runs`; needs the extra `tensorboard`."""
 
-    def __init__(self, run: Path, first: int) -> None:
+    def open(self, run: Path, first: int, settings: Mapping[str, Any]) -> Logger:
+        """See `Service`."""
         need("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(run / "tensorboard", purge_step=first + 1 if first else None)
+        return _Events(SummaryWriter(run / "tensorboard", purge_step=first + 1 if first else None))
+
+
+@dataclass(frozen=True)
+class _Events:
+    writer: Any
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """A scalar per metric."""
         for label, value in metrics.items():
-            self._writer.add_scalar(label, value, step)
+            self.writer.add_scalar(label, value, step)
 
     def close(self) -> None:
-        """Close the event file."""
-        self._writer.close()
+        self.writer.close()
 
 
-@register("logger", "wandb")
+@register("loggers", "wandb")
+@dataclass(frozen=True, kw_only=True)
 class WandB:
     """Weights & Biases; needs the extra `wandb`.
 
-    Args:
-        project: on wandb.ai; mode: `offline` needs no account (`wandb sync <run>/wandb/offline-run-*` uploads it later),
-            `online` does.
+    Attributes:
+        project: on wandb.ai; mode: `online` needs an account, `offline` does not (`wandb sync` uploads it later).
     """
 
-    def __init__(
-        self, run: Path, settings: Mapping[str, Any], *, project: str = "lewm", mode: str = "offline"
-    ) -> None:
+    project: str = "lewm"
+    mode: str = "offline"
+
+    def open(self, run: Path, first: int, settings: Mapping[str, Any]) -> Logger:
+        """See `Service`."""
         wandb = need("wandb", "wandb")
         path = run / "wandb" / "id"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
-            path.write_text(wandb.util.generate_id())
-        options = {"resume": "allow"} if mode == "online" else {}
-        self._run = wandb.init(
-            project=project,
-            mode=mode,
-            dir=run,
-            id=path.read_text(),
-            name=run.name,
-            config=dict(settings),
-            **options,
-        )
+            path.write_text(secrets.token_hex(4))
+        facts = {"project": self.project, "id": path.read_text(), "name": run.name, "config": dict(settings)}
+        resume = {"resume": "allow"} if self.mode == "online" else {}
+        return _History(wandb.init(dir=run, mode=self.mode, **facts, **resume))
+
+
+@dataclass(frozen=True)
+class _History:
+    run: Any
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One history step."""
-        self._run.log(dict(metrics), step=step)
+        self.run.log(dict(metrics), step=step)
 
     def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
+        self.run.finish()
 
 
 class Logs:
     """All loggers of a run as one; none of them where this process does not write."""
 
     def __init__(
-        self, run: Path, first: int, extra: Sequence[Any], settings: Mapping[str, Any], writes: bool
+        self, run: Path, first: int, services: Sequence[Any], settings: Mapping[str, Any], writes: bool
     ) -> None:
-        facts = {"run": run, "first": first, "settings": settings}
+        opened = [part("loggers", given).open(run, first, settings) for given in services] if writes else []
         self._metrics = Metrics(run, first) if writes else None
-        loggers: list[Logger] = [part("logger", given, **facts) for given in extra] if writes else []
-        self._loggers = [self._metrics, *loggers] if self._metrics else []
+        self._loggers: list[Logger] = [*opened, self._metrics] if self._metrics else []
 
     def __enter__(self) -> Logs:
         return self

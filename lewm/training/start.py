@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from lewm.models import WorldModel
 from lewm.types import InputError, nearest
 
+ADVICE = (
+    "give model and objective the settings of that run, or name the parts to take: init_only=[encoder,projector]"
+)
+
 
 def start_from(model: WorldModel, source: WorldModel, only: Sequence[str] = ()) -> list[str]:
-    """Copy weights and normalisers; returns the names of the heads that `source` has not, and that stay as they are.
+    """Copy weights and normalisers; returns the model's heads that `source` lacks, which stay as they are.
 
     Args:
-        only: parts to copy, `encoder`, `projector`, `predictor`, `heads`; none means everything, normalisers too.
+        only: parts to copy, `encoder`, `projector`, `predictor` or `heads`; none named is everything.
 
     Raises:
         InputError: a tensor without its counterpart, but for those heads, or of another shape.
@@ -21,26 +27,29 @@ def start_from(model: WorldModel, source: WorldModel, only: Sequence[str] = ()) 
     for name in only:
         if name not in known:
             raise InputError(f"a model has no part '{name}' to start from: {nearest(name, known)}")
-    own, given = (
-        {k: v for k, v in m.state_dict().items() if not only or k.split(".")[0] in only} for m in (model, source)
-    )
+    own, given = _tensors(model, only), _tensors(source, only)
     fresh = {role for role in model.heads if not any(name.startswith(f"heads.{role}.") for name in given)}
-    own = {
-        name: tensor
-        for name, tensor in own.items()
-        if not (name.startswith("heads.") and name.split(".")[1] in fresh)
-    }
+    own = {name: tensor for name, tensor in own.items() if _head(name) not in fresh}
     missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     if missing or unknown:
         raise InputError(
-            f"the run to start from is of another model: it lacks {missing[:3]} and has {unknown[:3]} of its own; give the "
-            "model and objective the settings it was trained with, or name the parts to take, init_only=[encoder]"
+            "the run to start from has another model: it lacks "
+            f"{missing[:3]} and has {unknown[:3]} besides; {ADVICE}"
         )
     for name, tensor in given.items():
         if tensor.shape != own[name].shape:
             raise InputError(
-                f"the run to start from is of another model: '{name}' has shape {tuple(tensor.shape)} there and "
-                f"{tuple(own[name].shape)} here; give the model its settings, or name the parts to take, init_only=[encoder]"
+                f"the run to start from has another model: its '{name}' has shape {tuple(tensor.shape)}, expected "
+                f"{tuple(own[name].shape)}; {ADVICE}"
             )
     model.load_state_dict(given, strict=False)
-    return sorted(fresh)
+    return sorted(fresh) if not only or "heads" in only else []
+
+
+def _tensors(model: WorldModel, only: Sequence[str]) -> dict[str, Tensor]:
+    return {name: t for name, t in model.state_dict().items() if not only or name.partition(".")[0] in only}
+
+
+def _head(name: str) -> str | None:
+    kind, _, rest = name.partition(".")
+    return rest.partition(".")[0] if kind == "heads" else None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lewm.data import Batch
+from lewm.diagnosis.health import effective_rank
 from lewm.models import WorldModel
 from lewm.objectives import Encoded, LossTerms
 from lewm.training.distributed import Processes
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from lewm.training.trainer import Trainer
 
 Objective = Callable[[Encoded], LossTerms]
+
+
+class Source(Protocol):
+    """What batches are drawn from: `lewm.data.Windows`, or anything else that does this."""
+
+    def draw(self, step: int, batch_size: int, seed: int) -> Batch:
+        """The batch of a training step: a function of its arguments alone."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Stepper:
         self.optimiser.zero_grad(set_to_none=True)
         parts = []
         for micro in _split(batch, self.settings.accumulate):
-            terms, z_BTD = self._loss(micro, generator)
+            terms, z_BTD = self.loss(micro, generator)
             (terms.total / self.settings.accumulate).backward()
             parts.append((terms.total.detach(), {k: v.detach() for k, v in terms.parts.items()}, z_BTD.detach()))
         self.processes.average_gradients(self.model.parameters())
@@ -80,8 +88,6 @@ class Stepper:
 
     def metrics(self, outcome: Outcome, step: int) -> tuple[dict[str, float], Tensor]:
         """The numbers of a logged step, and the latents (B, T, D) they are about, of all processes."""
-        from lewm.diagnosis.health import effective_rank
-
         z_BTD = self.processes.gather(outcome.z_BTD)
         z = z_BTD.flatten(0, 1).float()
         metrics = {
@@ -103,7 +109,8 @@ class Stepper:
                     f"(now {self.settings.learning_rate}) and start in a new folder"
                 )
 
-    def _loss(self, batch: Batch, generator: torch.Generator) -> tuple[LossTerms, Tensor]:
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[LossTerms, Tensor]:
+        """Of a micro-batch, and its latents (b, T, D)."""
         device, half = self.processes.device, self.settings.precision == "bf16"
         rows = {name: torch.from_numpy(array).to(device) for name, array in batch.observations.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
@@ -115,7 +122,7 @@ class Stepper:
                 generator=generator,
                 heads=self.model.heads,
                 episodes_B=torch.from_numpy(batch.episodes).to(device),
-                starts_B=torch.from_numpy(batch.starts).to(device),
+                starts_B=torch.from_numpy(batch.starts).to(device) / self.model.action_block,
                 gather=self.processes.gather,
             )
             return self.objective(encoded), z
@@ -124,7 +131,7 @@ class Stepper:
 class Share:
     """Some rows of every batch of a source."""
 
-    def __init__(self, source: object, rows: np.ndarray) -> None:
+    def __init__(self, source: Source, rows: np.ndarray) -> None:
         self._source, self._rows = source, rows
 
     def draw(self, step: int, batch_size: int, seed: int) -> Batch:

@@ -9,18 +9,14 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stopped(Exception):
+class Stopped(SystemExit):
     """Training stopped as it was asked to, and saved its state.
 
-    Attributes:
-        code: what the process should exit with: 128 + signal as a shell says it, 143 for SIGTERM and 130 for SIGINT.
+    Uncaught, it ends the process with 128 + the signal's number, as in a shell: 143 for SIGTERM, 130 for SIGINT.
     """
 
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(number).name} after step {step}, state saved; the same command goes on from there"
-        )
-        self.code = 128 + number
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(128 + number)
 
 
 class StopRequest:
@@ -30,7 +26,7 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self.number: int | None = None
+        self.number: signal.Signals | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -43,5 +39,5 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.number = self.number or number
+        self.number = self.number or signal.Signals(number)
         signal.signal(signal.SIGINT, self._before[signal.SIGINT])

@@ -3,49 +3,29 @@ to the same weights, bit for bit on a CPU with the same number of threads."""
 
 from __future__ import annotations
 
-import math
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from lewm.data import Batch, Loader
-from lewm.diagnosis.health import effective_rank
 from lewm.models import WorldModel
-from lewm.objectives import Encoded, LossTerms
 from lewm.registry import register
 from lewm.training.distributed import Processes, join, synchronised
 from lewm.training.loggers import Logs
-from lewm.training.schedule import warmup_cosine
 from lewm.training.state import Average, TrainingState
+from lewm.training.step import Objective, Share, Source, Stepper
 from lewm.training.stopping import Stopped, StopRequest
 from lewm.training.watch import Watch
 from lewm.types import InputError
 
-Objective = Callable[[Encoded], LossTerms]
 OnStep = Callable[[int, dict[str, float]], None]
+Tell = Callable[[str], None]
 PRECISIONS = ("float32", "bf16")
-
-
-class Source(Protocol):
-    """What batches are drawn from: `lewm.data.Windows`, or anything else that does this."""
-
-    def draw(self, step: int, batch_size: int, seed: int) -> Batch:
-        """The batch of a training step: a function of its arguments alone."""
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What a step came to: the means of its loss terms, its latents (B, T, D) and the gradient's norm."""
-
-    loss: Tensor
-    parts: dict[str, Tensor]
-    z_BTD: Tensor
-    norm: Tensor
 
 
 def _ignore(text: str) -> None:
@@ -58,17 +38,17 @@ class Trainer:
     """AdamW with warm-up, cosine decay and gradient clipping.
 
     Attributes:
-        steps: optimiser steps in all; batch_size: windows per step, of all processes together; frames: per window.
-        learning_rate, weight_decay, warmup, clip: of AdamW, in steps and gradient norm; final: share of the learning
-            rate that is left at the end.
+        steps: optimiser steps in all; batch_size: windows per step, of all processes; frames: per window.
+        learning_rate, weight_decay, warmup, clip: of AdamW, in steps and gradient norm; final: share of the
+            learning rate that is left at the end.
         ema: decay of an average of the weights, which the trained model then has; 0 is none.
-        accumulate: micro-batches of a step. Memory is that of one; what is a statistic of a batch (SIGReg, BatchNorm)
-            then is one of a micro-batch.
+        accumulate: micro-batches of a step. It takes the memory of one, and a statistic of the batch (SIGReg,
+            BatchNorm) is one of a micro-batch.
         precision: `float32`, or `bf16` for autocast, which a CPU without bf16 units runs ten times slower.
         compile: whether encoder and predictor are compiled; needs a C++ compiler, rounds differently.
         device: `cpu`, `cuda`.
-        log_every, save_every: steps between lines of metrics.jsonl, and between saved states.
-        loggers: further ones by name: `tensorboard`, `wandb`.
+        log_every, save_every: steps between logged lines, and between saved states.
+        loggers: further ones: `tensorboard`, `wandb`, or `{name: wandb, mode: online}`.
         workers: who reads the data, as in `lewm.data.Loader`: 0 is a thread, `auto` measures.
     """
 
@@ -91,18 +71,11 @@ class Trainer:
     workers: int | str = 0
 
     def __post_init__(self) -> None:
-        counts = (
-            self.steps,
-            self.log_every,
-            self.save_every,
-            self.accumulate,
-            self.batch_size - 1,
-            self.frames - 1,
-        )
-        if min(counts) < 1:
+        counts = (self.steps, self.log_every, self.save_every, self.accumulate, self.batch_size, self.frames)
+        if min(counts[:4]) < 1 or min(counts[4:]) < 2:
             raise InputError(
                 "a trainer needs steps, log_every, save_every, accumulate >= 1 and batch_size, frames >= 2; got "
-                f"{self.steps}, {self.log_every}, {self.save_every}, {self.accumulate}, {self.batch_size}, {self.frames}"
+                f"{', '.join(map(str, counts))}"
             )
         if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.warmup >= 0 and self.clip > 0):
             raise InputError(
@@ -123,11 +96,11 @@ class Trainer:
         run: Path,
         seed: int,
         on_step: OnStep,
-        tell: Callable[[str], None] = _ignore,
+        tell: Tell = _ignore,
     ) -> None:
         """Train `model` in place; continue from `run/training_state.pt` if there is one.
 
-        Under `torchrun` every process calls it with the same arguments; the first one writes.
+        Under `torchrun` every process calls it with the same arguments, and the first one writes.
 
         Args:
             run: folder for metrics and the training state.
@@ -139,47 +112,78 @@ class Trainer:
             Stopped: SIGTERM or SIGINT came; the state is saved.
         """
         processes = join(self.device)
-        model.to(processes.device)
+        model.to(processes.device).train()
         optimiser = torch.optim.AdamW(
             model.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
         average = Average(model, self.ema) if self.ema else None
         state = TrainingState(run / "training_state.pt", model, optimiser, average)
         first = processes.agree(state.restore(), "the number of steps done")
-        watch = Watch(steps=self.steps, warmup=self.warmup, clip=self.clip)
-        settings = {**asdict(self), "seed": seed}
+        stepper = Stepper(self, model, objective, optimiser, average, processes, seed)
         with (
             torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []),
-            synchronised(model.train(), processes),
-            _compiled(model, self.compile),
-            Logs(run, first, self.loggers, settings, processes.main) as logs,
-            StopRequest() as stop,
+            synchronised(model, processes),
+            _compiled(model) if self.compile else nullcontext(),
+            Logs(run, first, self.loggers, {**asdict(self), "seed": seed}, processes.main) as logs,
         ):
-            for text in watch.begin():
-                tell(text)
-            batches = watch.timed(self._batches(windows, seed, first, processes, tell))
+            batches = self._batches(windows, seed, first, processes, tell)
+            watch = Watch(steps=self.steps, warmup=self.warmup, clip=self.clip, tell=tell)
+            self._loop(stepper, watch.timed(batches), first, watch, state, logs, on_step, tell)
+        if average:
+            model.load_state_dict(average.tensors)
+        model.eval()
+
+    def _loop(
+        self,
+        stepper: Stepper,
+        batches: Iterator[Batch],
+        first: int,
+        watch: Watch,
+        state: TrainingState,
+        logs: Logs,
+        on_step: OnStep,
+        tell: Tell,
+    ) -> None:
+        processes = stepper.processes
+        with StopRequest() as stop:
             for step, batch in enumerate(batches, start=first):
+                outcome = stepper(batch, step)
                 done, metrics = step + 1, {}
-                outcome = self._step(model, objective, optimiser, batch, seed, step, processes)
-                if average:
-                    average.update(model, step)
                 stops = processes.any(stop.number is not None) and done < self.steps
                 logged, saved = (done % n == 0 or done == self.steps for n in (self.log_every, self.save_every))
                 if logged or saved or stops:  # before anything is derived from the numbers or saved
-                    self._check_finite("loss", processes.mean(outcome.loss), done)
-                    self._check_finite("gradient", outcome.norm, done)
+                    stepper.check(outcome, done)
                 if logged:
-                    metrics, z_BTD = self._metrics(outcome, step, processes)
+                    metrics, z_BTD = stepper.metrics(outcome, step)
                     logs.write(done, metrics)
-                    for text in watch.look(done, metrics["loss"], metrics["gradient_norm"], z_BTD[:, 0]):
-                        tell(text)
+                    watch.look(done, metrics["loss"], metrics["gradient_norm"], z_BTD[:, 0])
                 if (saved or stops) and processes.main:
                     logs.sync()
                     state.save(done)
                 on_step(done, metrics)
                 if stops:
-                    processes.wait()  # until it is saved
-                    raise Stopped(stop.number or 15, done)
-        if average:
-            model.load_state_dict(average.tensors)
-        model.eval()
+                    processes.wait()  # for the one that saves
+                    number = stop.number or signal.SIGTERM  # another process got it
+                    tell(f"stopped by {number.name} after step {done}; the same command goes on from there")
+                    raise Stopped(number)
+
+    def _batches(self, windows: Source, seed: int, first: int, processes: Processes, tell: Tell) -> Iterator[Batch]:
+        if processes.world * self.accumulate > 1:
+            windows = Share(windows, processes.rows(self.batch_size, self.accumulate))
+        loader = Loader(windows, batch_size=self.batch_size, seed=seed, workers=self.workers)
+        if self.workers == "auto":
+            tell(f"data is read by {loader.choice}")
+        return loader.batches(first, self.steps)
+
+
+@contextmanager
+def _compiled(model: WorldModel) -> Iterator[None]:
+    """Compile what takes the time, in place: names of the state stay, unlike with `torch.compile(model)`."""
+    parts = (model.encoder, model.predictor)
+    for part in parts:
+        part.compile()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part._compiled_call_impl = None  # a trained model is used at other shapes

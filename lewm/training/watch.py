@@ -14,7 +14,7 @@ MIN_ROWS = 16  # fewer latents say nothing about a space
 PATIENCE = 3  # logged steps in a row that must look collapsed
 RECENT = 10  # logged steps that are compared with earlier ones
 RISING = 0.5  # by which share of its best the loss must have grown
-CLIPPED, MIN_LATE = 0.95, 20  # share of clipped steps among so many late ones
+CLIPPED, MIN_LATE = 0.95, 20  # share of clipped steps, among so many late ones
 STARVED, WAITED = 0.25, 2.0  # share of the time spent waiting for data, and seconds of it
 START = 10  # steps that may be slow: caches fill, workers start
 
@@ -22,12 +22,18 @@ Item = TypeVar("Item")
 
 
 class Watch:
-    """Looks at a run's metrics and clock. It never stops a run; loss and gradient that are not finite do."""
+    """Looks at a run's metrics and clock. It stops no run; loss or gradient that are not finite do that."""
 
     def __init__(
-        self, *, steps: int, warmup: int, clip: float, clock: Callable[[], float] = time.perf_counter
+        self,
+        *,
+        steps: int,
+        warmup: int,
+        clip: float,
+        tell: Callable[[str], None],
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._steps, self._warmup, self._clip, self._clock = steps, warmup, clip, clock
+        self._steps, self._warmup, self._clip, self._tell, self._clock = steps, warmup, clip, tell, clock
         self._said: set[str] = set()
         self._losses: list[float] = []
         self._late: list[float] = []  # gradient norms
@@ -36,10 +42,12 @@ class Watch:
 
     def timed(self, batches: Iterable[Item]) -> Iterator[Item]:
         """The same batches, with an eye on how long each takes to come and to be used."""
-        batches, asked = iter(batches), self._clock()
+        self._schedule()
+        asked = self._clock()
         for batch in batches:
             came = self._clock()
             yield batch
+            del batch  # its memory may be used for one to come
             done = self._clock()
             self._count += 1
             if self._count > START:
@@ -47,18 +55,8 @@ class Watch:
                 self._total += done - asked
             asked = done
 
-    def begin(self) -> list[str]:
-        """What can be said before the first step."""
-        if self._warmup >= self._steps > 1:
-            return self._once(
-                "warm-up",
-                f"the warm-up of {self._warmup} steps does not end within the {self._steps} steps of this run, so that the "
-                "learning rate only rises; lower trainer.warmup",
-            )
-        return []
-
-    def look(self, step: int, loss: float, gradient_norm: float, z_ND: Tensor) -> list[str]:
-        """What a logged step gives reason to say.
+    def look(self, step: int, loss: float, gradient_norm: float, z_ND: Tensor) -> None:
+        """Say what a logged step gives reason to say.
 
         Args:
             z_ND: latents, one frame per window.
@@ -66,52 +64,64 @@ class Watch:
         self._losses.append(loss)
         if step > max(self._warmup, self._steps // 2):
             self._late.append(gradient_norm)
-        return [*self._collapse(step, z_ND), *self._rising(step), *self._clipping(), *self._starvation()]
+        self._collapse(step, z_ND)
+        self._rising(step)
+        self._clipping()
+        self._starvation()
 
-    def _collapse(self, step: int, z_ND: Tensor) -> list[str]:
+    def _schedule(self) -> None:
+        if self._warmup >= self._steps:
+            self._say(
+                "warm-up",
+                f"the warm-up of {self._warmup} steps does not end within the {self._steps} steps of this run: the "
+                "learning rate only rises; lower trainer.warmup",
+            )
+
+    def _collapse(self, step: int, z_ND: Tensor) -> None:
         if len(z_ND) < MIN_ROWS or step <= min(self._warmup, self._steps // 2):
-            return []
+            return
         complaints = health(z_ND).complaints
         self._collapsed = self._collapsed + 1 if complaints else 0
-        if self._collapsed < PATIENCE:
-            return []
-        advice = "the model is learning nothing: raise objective.regulariser.weight or lower trainer.learning_rate"
-        return self._once("collapse", f"at step {step} {'; '.join(complaints)}; {advice}")
+        if self._collapsed >= PATIENCE:
+            self._say(
+                "collapse",
+                f"at step {step} {'; '.join(complaints)}: the model learns nothing; raise "
+                "objective.regulariser.weight, or lower trainer.learning_rate",
+            )
 
-    def _rising(self, step: int) -> list[str]:
+    def _rising(self, step: int) -> None:
         if step <= self._warmup or len(self._losses) < 3 * RECENT:
-            return []
-        means = [sum(self._losses[k : k + RECENT]) / RECENT for k in range(0, len(self._losses) - RECENT + 1)]
+            return
+        last = len(self._losses) - RECENT
+        means = [sum(self._losses[k : k + RECENT]) / RECENT for k in range(last + 1)]
         best, now = min(means), means[-1]
-        if now - best <= RISING * abs(best):
-            return []
-        return self._once(
-            "rising",
-            f"the loss is rising: {now:.3g} at step {step}, {best:.3g} at best; lower trainer.learning_rate",
-        )
+        if now - best > RISING * abs(best):
+            self._say(
+                "rising",
+                f"the loss rises: {now:.3g} at step {step}, {best:.3g} at best; lower trainer.learning_rate",
+            )
 
-    def _clipping(self) -> list[str]:
+    def _clipping(self) -> None:
         clipped = sum(norm > self._clip for norm in self._late)
-        if len(self._late) < MIN_LATE or clipped < CLIPPED * len(self._late):
-            return []
-        typical = sorted(self._late)[len(self._late) // 2]
-        return self._once(
-            "clipping",
-            f"the gradient was clipped in {clipped} of the last {len(self._late)} logged steps (norm {typical:.3g}, "
-            f"trainer.clip={self._clip:g}): steps have all one length; lower trainer.learning_rate, or raise trainer.clip",
-        )
+        if len(self._late) >= MIN_LATE and clipped >= CLIPPED * len(self._late):
+            typical = sorted(self._late)[len(self._late) // 2]
+            self._say(
+                "clipping",
+                f"the gradient was clipped in {clipped} of the last {len(self._late)} logged steps (its norm is "
+                f"{typical:.3g}, trainer.clip {self._clip:g}), so that all steps are equally long however near the "
+                "goal; lower trainer.learning_rate, or raise trainer.clip",
+            )
 
-    def _starvation(self) -> list[str]:
-        if self._waiting < WAITED or self._waiting < STARVED * self._total:
-            return []
-        return self._once(
-            "starvation",
-            f"{self._waiting / self._total:.0%} of the time goes to waiting for data "
-            f"({1000 * self._waiting / (self._count - START):.0f} ms a step): try cache=ram or trainer.workers=auto",
-        )
+    def _starvation(self) -> None:
+        if self._waiting >= WAITED and self._waiting >= STARVED * self._total:
+            self._say(
+                "starvation",
+                f"{self._waiting / self._total:.0%} of the time goes to waiting for data "
+                f"({1000 * self._waiting / (self._count - START):.0f} ms a step); try cache=ram or "
+                "trainer.workers=auto",
+            )
 
-    def _once(self, topic: str, text: str) -> list[str]:
-        if topic in self._said:
-            return []
-        self._said.add(topic)
-        return [text]
+    def _say(self, topic: str, text: str) -> None:
+        if topic not in self._said:
+            self._said.add(topic)
+            self._tell(text)

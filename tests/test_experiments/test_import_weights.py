@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from experiments import config  # noqa: F401  registers the planners
+from experiments.collect import collect
 from experiments.import_weights import import_weights
 from lewm import checkpoint, registry
 from lewm.data import EpisodeReader
@@ -38,22 +39,20 @@ def test_the_run_holds_the_weights_and_the_published_recipe(tmp_path, capsys):
         import_weights([*command, "--std=1,2"])
 
 
-def test_a_data_set_gives_the_actions_and_the_task(tiny_run, tmp_path, lewm):
-    run = import_weights(
-        [str(GOLDEN), str(tmp_path / "run"), *HEADS, "--data", str(tiny_run / "data"), "--std=3,4"]
-    )
-    reader, model = EpisodeReader(tiny_run / "data"), checkpoint.load(run)
+def test_a_data_set_gives_the_actions_and_the_task(tmp_path, compose, lewm):
+    data, run = tmp_path / "data", tmp_path / "run"
+    collect(compose("collect", f"out={data}", "env.image_size=24"))
+    import_weights([str(GOLDEN), str(run), *HEADS, f"--data={data}", "--std=3,4"])
+    reader, model = EpisodeReader(data), checkpoint.load(run)
     spec = reader.action_spec(np.arange(len(reader)))
     np.testing.assert_array_equal(model.action_spec.mean, spec.mean)
     np.testing.assert_array_equal(model.action_spec.high, spec.high)
     assert model.action_spec.std.tolist() == [3.0, 4.0]
     few = ["planner=cem", "planner.samples=8", "planner.elites=4", "planner.horizon=10", "replan_every=10"]
     protocol = ["pairs=2", "budget=10", "latency_pairs=1", "threads=1", "floors=[random]"]
-    code, _, err = lewm("evaluate", f"run={run}", "env.image_size=24", "env=two_room", *few, *protocol)
+    code, _, err = lewm("evaluate", f"run={run}", *few, *protocol)
     assert code == 0, err
-    code, _, err = lewm(
-        "evaluate", f"run={run}", "env=two_room", "env.image_size=24", "track=heldout", f"data={tiny_run}/data"
-    )
+    code, _, err = lewm("evaluate", f"run={run}", f"out={tmp_path}/h", "track=heldout", f"data={data}", *protocol)
     assert code == 2 and "does not record the share held out" in err
 
 

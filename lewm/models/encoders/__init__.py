@@ -8,6 +8,6 @@ from lewm.models.encoders.backbone import TimmEncoder
 from lewm.models.encoders.conv import ConvEncoder
 from lewm.models.encoders.fusion import Fusion, encoder_of
 from lewm.models.encoders.vector import VectorEncoder
-from lewm.models.encoders.vit import ViTBlock, ViTEncoder
+from lewm.models.encoders.vit import ViTEncoder
 
-__all__ = ["ConvEncoder", "Fusion", "TimmEncoder", "VectorEncoder", "ViTBlock", "ViTEncoder", "encoder_of"]
+__all__ = ["ConvEncoder", "Fusion", "TimmEncoder", "VectorEncoder", "ViTEncoder", "encoder_of"]

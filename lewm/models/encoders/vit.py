@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from lewm.models.layers import MLP, Attention
+from lewm.models.layers import TransformerBlock
 from lewm.registry import register
 from lewm.types import InputError
-
-
-class ViTBlock(nn.Module):
-    """Pre-norm transformer block: (N, T, D) -> (N, T, D)."""
-
-    def __init__(self, dim: int, heads: int, hidden: int) -> None:
-        super().__init__()
-        attention = Attention(dim, heads, dim // heads, qkv_bias=True, causal=False)
-        self.attention = nn.Sequential(nn.LayerNorm(dim, eps=1e-12), attention)
-        self.mlp = nn.Sequential(nn.LayerNorm(dim, eps=1e-12), MLP(dim, hidden))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Attention, then MLP, each on a residual branch."""
-        x = x + self.attention(x)
-        return x + self.mlp(x)
 
 
 @register("encoder", "vit")
@@ -56,9 +43,11 @@ class ViTEncoder(nn.Module):
         self.patches = nn.Conv2d(3, dim, patch, stride=patch)
         self.cls = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.position = nn.Parameter(torch.randn(1, (image_size // patch) ** 2 + 1, dim) * 0.02)
-        self.blocks = nn.Sequential(*[ViTBlock(dim, heads, hidden) for _ in range(depth)])
+        block = partial(TransformerBlock, dim, heads, dim // heads, hidden, causal=False, qkv_bias=True, eps=1e-12)
+        self.blocks = nn.Sequential(*[block() for _ in range(depth)])
         self.norm = nn.LayerNorm(dim, eps=1e-12)
         self.registers = nn.Parameter(torch.randn(1, registers, dim) * 0.02) if registers else None
+        self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, h, w) -> (N, dim)."""
@@ -67,3 +56,10 @@ class ViTEncoder(nn.Module):
         if self.registers is not None:
             tokens = torch.cat([tokens, self.registers.expand(len(tokens), -1, -1)], dim=1)
         return self.norm(self.blocks(tokens)[:, 0])
+
+
+def _initialise(layer: nn.Module) -> None:
+    """As the published encoder starts (Hugging Face's ViT): N(0, 0.02) and no bias, half of torch's default."""
+    if isinstance(layer, nn.Linear | nn.Conv2d):
+        nn.init.normal_(layer.weight, std=0.02)
+        nn.init.zeros_(layer.bias)

@@ -44,7 +44,7 @@ class AdaLNTransformer(Predictor):
 
     arXiv 2603.19312, appendix D. Each frame's token is modulated by the action block that leaves it. Positions
     are absolute inside the window. `action_smoothed` is the width of the action encoder's first layer, ten for any
-    block as in the released weights.
+    block as in the released weights. `residual` predicts the change, z' = z + f, which LeWM does not.
     """
 
     # Candidates imagined at once on a CPU: fewer are slower, more take more memory and are not faster.
@@ -63,9 +63,10 @@ class AdaLNTransformer(Predictor):
         action_hidden: int = 768,
         action_smoothed: int = 10,
         dropout: float = 0.1,
+        residual: bool = False,
     ) -> None:
         super().__init__()
-        self.history = history
+        self.history, self.residual = history, residual
         self.action_encoder = ActionBlockEncoder(block_dim, action_smoothed, action_hidden, latent_dim)
         self.position = nn.Parameter(torch.randn(1, history, latent_dim))
         self.blocks = nn.ModuleList()
@@ -86,7 +87,7 @@ class AdaLNTransformer(Predictor):
         x = z_BTD + self.position[:, : z_BTD.shape[1]]
         for block in self.blocks:
             x = block(x, condition)
-        return self.link(self.projector(self.norm(x).flatten(0, 1)).unflatten(0, z_BTD.shape[:2]))
+        return self._predicted(self.norm(x), z_BTD)
 
     def observe(self, z_BTD: Tensor, past_BTE: Tensor) -> Observed:
         """See the base class; the transformer sees all frames but the last."""
@@ -154,5 +155,9 @@ class AdaLNTransformer(Predictor):
         for layer, block in enumerate(self.blocks):
             wanted = 1 if layer == len(self.blocks) - 1 else len(windows)
             x = block.step(x, active, [window[layer] for window in windows], wanted)
-        x = self.norm(x[0])
-        return self.link(self.projector(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+        return self._predicted(self.norm(x[0]), z_BSD)
+
+    def _predicted(self, x: Tensor, z: Tensor) -> Tensor:
+        """What the last layer says of the latents that follow z; both (B, any, D)."""
+        predicted = self.projector(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return self.link(z + predicted if self.residual else predicted)

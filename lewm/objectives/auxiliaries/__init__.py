@@ -1,6 +1,5 @@
 """Auxiliary terms: what else a latent space is asked to hold, and the heads that planners may use later."""
 
-from lewm.objectives import named  # registers them
 from lewm.objectives.auxiliaries import regularisers  # registers them again, as auxiliary terms
 from lewm.objectives.auxiliaries.contrast import WithinEpisode
 from lewm.objectives.auxiliaries.inverse import ActionNCE, InverseDynamics, LatentDifference
@@ -18,6 +17,5 @@ __all__ = [
     "TemporalDistance",
     "TemporalSimilarity",
     "WithinEpisode",
-    "named",
     "regularisers",
 ]

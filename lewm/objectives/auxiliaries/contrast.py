@@ -26,7 +26,7 @@ class WithinEpisode(Auxiliary):
     the episode, except of the same time; `across`: those of other episodes, where such things do help; `all`: both.
 
     The score is the distance that prediction errors and planners use, so `temperature` times this term pulls a
-    prediction to its target as hard as the prediction error does: our default weight. The paper's is not known to us.
+    prediction to its target as hard as the prediction error does: our default weight, for want of the paper's.
     """
 
     label = "within_episode"
@@ -49,7 +49,10 @@ class WithinEpisode(Auxiliary):
             return F.cross_entropy(logits.masked_fill(~allowed, -torch.inf), target)
 
     def candidates(self, encoded: Encoded, rows: int, frames: int) -> tuple[Tensor, Tensor]:
-        """Which of the B * T frames each of the B * L predictions is compared with, and which is its target."""
+        """Which of the B * T frames each of the B * L predictions is compared with, and which is its target.
+
+        Times are in blocks, and so must `starts_B` be, or windows that overlap have the same frame at two times.
+        """
         device = encoded.z_BTD.device
         row, frame = (x.flatten() for x in torch.meshgrid(torch.arange(rows), torch.arange(frames), indexing="ij"))
         row, time = row.to(device), frame.to(device)
@@ -57,6 +60,7 @@ class WithinEpisode(Auxiliary):
         if encoded.episodes_B is not None and encoded.starts_B is not None:
             episode = encoded.gather(encoded.episodes_B)[row]
             time = time + encoded.gather(encoded.starts_B)[row]
+            time = time.clamp(min=0)  # a window that begins before its episode repeats the first frame
         target = torch.arange(rows * frames, device=device).view(rows, frames)[:, 1:].flatten()
         same = episode[target, None] == episode
         another_time = (time[target, None] - time).abs() >= 0.5

@@ -17,8 +17,9 @@ from lewm.types import InputError
 class Reachability(Auxiliary):
     """Whether a goal can be reached within h blocks, the classifier of RC-aux (arXiv 2605.07278).
 
-        (positive + (cross + hard_weight * hard) / (1 + hard_weight)) / 2, each a mean of binary cross-entropies of
-        R:
+        (positive + (cross + hard_weight * hard) / (1 + hard_weight)) / 2
+
+    where each is the mean binary cross-entropy of R on
 
         positive   R(z_i, z_{i+d}, h) with h >= d, which this window shows to be enough
         hard       the same pairs with h < d: near, but not that soon

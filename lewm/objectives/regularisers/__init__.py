@@ -16,10 +16,10 @@ from lewm.registry import register
 NAMED = {  # published points of the grammar: settings, no code of their own
     "sub_jepa": partial(Sliced, directions="subspaces"),  # arXiv 2605.09241
     "tc_sigreg": partial(Sliced, axis="pooled", centre="window", constants=0.1),  # arXiv 2607.26924
-    "rdmreg": partial(Sliced, statistic="wasserstein", target="rectified"),  # arXiv 2602.01456, 2608.22764
+    "rdmreg": partial(Sliced, weight=2.5, statistic="wasserstein", target="rectified"),  # arXiv 2602.01456
     "susreg": partial(Sliced, target="sphere"),  # arXiv 2605.26900
-    "sphere_ksd": partial(SpherePairs, distance="ksd"),  # arXiv 2606.17603, and the next
-    "sphere_kl": partial(SpherePairs, distance="kl", time=2.0),
+    "sphere_ksd": partial(SpherePairs, weight=12.0, distance="ksd"),  # arXiv 2606.17603, and the next
+    "sphere_kl": partial(SpherePairs, weight=0.9, distance="kl", time=2.0),
 }
 
 for _name, _part in NAMED.items():

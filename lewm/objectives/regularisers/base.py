@@ -28,19 +28,18 @@ class Regulariser:
         weight: of the measure per sample, so that it means the same at any batch size.
         axis: test over the `batch` at each time (LeWM), over batch and time `pooled`, or over the `time` of each
             window (LeNEPA, arXiv 2607.00958).
-        centre: subtract nothing (`none`), the mean of the `batch`, or each `window`'s own mean over time (TC-SIGReg,
-            arXiv 2607.26924): then what stays the same during a window is not asked to spread.
+        centre: subtract nothing (`none`), the mean of the `batch`, or each `window`'s own mean over time: then what
+            stays the same during a window takes no room from what moves (TC-SIGReg, arXiv 2607.26924).
         constants: with `centre=window`, weight of the same measure of the windows' means, relative to that of the
-            residuals. Without it what is constant in a window, the goal say, costs nothing when it collapses.
+            residuals. Without it what is constant, a goal say, may collapse; the same measure of the latents
+            themselves would make it collapse, as the residuals alone have the whole variance already.
     """
 
     heads: Mapping[str, Mapping[str, Any]] = {}
     link = "none"
     label = "regularisation"
 
-    def __init__(
-        self, *, weight: float, axis: str = "batch", centre: str = "none", constants: float = 0.0
-    ) -> None:
+    def __init__(self, *, weight: float, axis: str = "batch", centre: str = "none", constants: float = 0.0) -> None:
         for name, value, known in (("axis", axis, AXES), ("centre", centre, CENTRES)):
             if value not in known:
                 raise InputError(f"a regulariser's {name} is one of {', '.join(known)}, got '{value}'")

@@ -30,8 +30,8 @@ class VICReg(Regulariser):
 
         mean_j max(0, 1 - std_j) + c / D sum_{i != j} Cov_ij^2
 
-    Weight 1 and `covariance` c = 0.04 are the paper's 25, 25 and 1 for invariance, variance and covariance. The spread
-    has no upper bound: only the prediction error holds it.
+    Weight 1 and `covariance` c = 0.04 are the paper's 25, 25 and 1 for invariance, variance and covariance. The
+    spread has no upper bound: only the prediction error holds it.
     """
 
     def __init__(
@@ -52,14 +52,15 @@ class VICReg(Regulariser):
 class WeakSIGReg(Regulariser):
     """|S Cov S^T - I|_F for `sketch` random orthonormal rows S, and a floor for the spread (arXiv 2603.05924).
 
-    The authors' rows are Gaussian, which costs even a perfect batch K / sqrt(D), and there is no floor: the gradient
-    vanishes with the scale. `floor` adds mean_j max(0, floor - std_j), whose gradient does not.
+    The authors' rows are Gaussian, which costs even a perfect batch K / sqrt(D), and their gradient vanishes with
+    the scale. `floor` adds mean_j max(0, floor - std_j), whose gradient does not. The weight gives sigreg's
+    gradient on a nearly Gaussian batch.
     """
 
     def __init__(
         self,
         *,
-        weight: float = 0.02,
+        weight: float = 0.04,
         sketch: int = 64,
         floor: float = 0.2,
         centre: str = "batch",
@@ -85,9 +86,9 @@ class SpectralFloor(Regulariser):
         (mean z^2 - 1)^2 / 5 + mean_j max(0, 1/5 - std_j)^2 / 2 + |mean z|^2 / 20 / D
         + [ max(0, f - log det C / k)^2 + max(0, p - PR / k)^2 + max(0, l_max / tr C - c)^2 ] / 2
 
-    C is the covariance on k random orthonormal directions, PR = (tr C)^2 / tr C^2 its participation ratio. The authors
-    have two halves, q and p, with a term each, and keep k = 128 directions for 16 steps; ours are drawn anew, and are
-    few enough for the batch to span them.
+    C is the covariance on k random orthonormal directions, PR = (tr C)^2 / tr C^2 its participation ratio. The
+    weights are the authors', who have two halves, q and p, with a term each, and keep k = 128 directions for 16
+    steps; ours are drawn anew, and are few enough for the batch to span them. Little is felt above the floors.
 
     Args:
         sketch: k, at most half the batch is used.

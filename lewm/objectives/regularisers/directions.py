@@ -47,8 +47,8 @@ class Orthogonal(Independent):
 class Subspaces(Independent):
     """Directions inside `subspaces` random subspaces of D / `subspaces` dimensions (Sub-JEPA, arXiv 2605.09241).
 
-    The subspaces are a function of `seed` and D and stay the same for the whole training; the directions in them are
-    drawn anew, and `count` of them are dealt out over all subspaces. The authors draw 1024 in each: the same in
+    The subspaces are a function of `seed` and D and stay the same for the whole training; the directions in them
+    are drawn anew, and `count` of them are dealt out over all subspaces. The authors draw 1024 in each: the same in
     expectation.
     """
 

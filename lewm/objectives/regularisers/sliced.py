@@ -14,7 +14,7 @@ from lewm.types import InputError
 
 @register("regulariser", "sigreg")
 class Sliced(Regulariser):
-    """mean over directions a of a statistic of the projections a . z_n: SIGReg with `epps_pulley` (arXiv 2511.08544).
+    """Mean over directions a of a statistic of the projections a . z_n; `epps_pulley` is SIGReg (arXiv 2511.08544).
 
     Args:
         statistic: of each projection: how far it is from the target's.
@@ -52,8 +52,9 @@ class VISReg(Sliced):
 
         mean_j mu_j^2 + mean_j (1 - sigma_j)^2 + s mean_a W2^2(a . (z - mu) / sg(sigma), N(0, 1))
 
-    sg stops the gradient; sigma is kept above `floor` in the division, where the authors add 1e-6: the gradient of the
-    shape grows as 1 / sigma, which is the rescue, and needs a bound.
+    sg stops the gradient; sigma is kept above `floor` in the division, where the authors add 1e-6: the gradient of
+    the shape grows as 1 / sigma, which is the rescue, and needs a bound. The weight gives sigreg's gradient on a
+    nearly Gaussian batch; the authors' is 1.5 for small sets (0.6 against 0.4 for the prediction).
 
     Args:
         shape: weight s of the shape; the authors raise it for long-tailed data.
@@ -62,7 +63,7 @@ class VISReg(Sliced):
     def __init__(
         self,
         *,
-        weight: float = 1.0,
+        weight: float = 1.2,
         statistic: Any = "wasserstein",
         shape: float = 1.0,
         floor: float = 0.05,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,17 +25,18 @@ class Zonal(NamedTuple):
     curvature: Tensor
 
 
-def heat(c: Tensor, dim: int, time: float) -> Zonal:
-    """exp(k (c - 1)) with k = dim exp(-time (dim - 1) / dim): the heat kernel of time `time` / dim, for many dimensions.
-
-    At 256 dimensions they differ by 1 %; this one is positive definite at any.
-    """
-    sharpness = dim * math.exp(-time * (dim - 1) / dim)
-    value = torch.exp(sharpness * (c - 1))
-    return Zonal(value, sharpness * value, sharpness**2 * value)
+def sharpness(dim: int, time: float) -> float:
+    """What makes exp(k (c - 1)) the heat kernel of time `time` / dim, for many dimensions (to 1 % at 256)."""
+    return dim * math.exp(-time * (dim - 1) / dim)
 
 
-def band(c: Tensor, dim: int, time: float = 0.0) -> Zonal:
+def heat(c: Tensor, sharp: float) -> Zonal:
+    """exp(k (c - 1)), positive definite at any dimension."""
+    value = torch.exp(sharp * (c - 1))
+    return Zonal(value, sharp * value, sharp**2 * value)
+
+
+def band(c: Tensor, dim: int) -> Zonal:
     """Spherical harmonics of degree 1 and 2, all with the same coefficient: means and second moments."""
     first, second = dim, (dim + 2) * (dim - 1) / 2  # how many harmonics there are
     total = 1 + first + second
@@ -47,15 +48,15 @@ def band(c: Tensor, dim: int, time: float = 0.0) -> Zonal:
 
 @register("regulariser", "sphere_mmd")
 class SpherePairs(Regulariser):
-    """How far directions are from uniform on the sphere, with a kernel phi of the cosine c of pairs (arXiv 2606.17603).
+    """How far latents are from uniform on the sphere, by a kernel phi of the cosine c of pairs (arXiv 2606.17603).
 
         mmd  (mean_ij phi - U) / (1 - U),  U = mean of phi over the sphere
         ksd  mean_ij [ (c^2 - 1) phi'' + c (D - 1) phi' ] / ((D - 1) phi'(1))
         kl   1 - mean_i log(mean_{j != i} phi) / log U
 
     All are 1 when all latents are the same and 0, for infinitely many, when they are uniform. In `kl` the paper
-    subtracts and divides by the log of the sphere's area, which changes sign near 18 dimensions; the gradient is the
-    same but for that constant. `kl` with `heat` is InfoNCE's uniformity with sharp kernels.
+    subtracts and divides by the log of the sphere's area, which changes sign near 18 dimensions; ours differs by
+    that factor and is InfoNCE's uniformity. The weights give sigreg's gradient on a nearly uniform batch.
 
     Args:
         distance: `mmd`, `ksd` or `kl`.
@@ -68,7 +69,7 @@ class SpherePairs(Regulariser):
     def __init__(
         self,
         *,
-        weight: float = 1.0,
+        weight: float = 6.4,
         distance: str = "mmd",
         kernel: str = "heat",
         time: float = 5.0,
@@ -79,26 +80,37 @@ class SpherePairs(Regulariser):
         super().__init__(weight=weight, axis=axis, centre=centre, constants=constants)
         if distance not in DISTANCES or kernel not in KERNELS or (distance, kernel) == ("kl", "band"):
             raise InputError(f"need a distance of {DISTANCES}, a kernel of {KERNELS}, not both kl and band")
-        self.distance, self.kernel, self.time = distance, heat if kernel == "heat" else band, time
+        self.distance, self.kernel, self.time = distance, kernel, time
 
     def measure(self, z_GND: Tensor, generator: torch.Generator) -> Tensor:
         """See the class."""
-        rows, dim = z_GND.shape[-2:]
+        dim = z_GND.shape[-1]
         unit = F.normalize(z_GND, dim=-1)
         cosines = unit @ unit.mT
-        phi = self.kernel(cosines, dim, self.time)
+        if self.distance == "kl":
+            return self._kl(cosines, dim)
+        phi = self._kernel(cosines, dim)
         if self.distance == "ksd":
-            at_one = self.kernel(torch.ones((), dtype=z_GND.dtype), dim, self.time).slope.item()
             stein = (cosines**2 - 1) * phi.curvature + cosines * (dim - 1) * phi.slope
-            return stein.mean() / ((dim - 1) * at_one)
-        uniform = self._uniform(dim)
-        if self.distance == "mmd":
-            return (phi.value.mean() - uniform) / (1 - uniform)
-        others = (phi.value.sum(-1) - phi.value.diagonal(dim1=-2, dim2=-1)) / (rows - 1)
-        return 1 - others.log().mean() / math.log(uniform)
+            return stein.mean() / ((dim - 1) * self._kernel(cosines.new_ones(()), dim).slope)
+        cosine, weights = _cosines(dim)
+        uniform = (self._kernel(cosine, dim).value @ weights).item()
+        return (phi.value.mean() - uniform) / (1 - uniform)
 
-    def _uniform(self, dim: int) -> float:
-        """Mean of the kernel over the sphere."""
-        angle, weights = (torch.from_numpy(x) for x in angles(dim))
-        both = torch.cat([angle.cos(), -angle.cos()])
-        return (self.kernel(both, dim, self.time).value @ weights.repeat(2)).item() / 2
+    def _kernel(self, cosines: Tensor, dim: int) -> Zonal:
+        return heat(cosines, sharpness(dim, self.time)) if self.kernel == "heat" else band(cosines, dim)
+
+    def _kl(self, cosines: Tensor, dim: int) -> Tensor:
+        """In logarithms: the kernel is so sharp that one pair would round the others away."""
+        count, sharp = cosines.shape[-1], sharpness(dim, self.time)
+        itself = torch.eye(count, dtype=torch.bool, device=cosines.device)
+        others = (sharp * (cosines - 1)).masked_fill(itself, -math.inf)
+        cosine, weights = _cosines(dim)
+        uniform = (sharp * (cosine - 1) + weights.log()).logsumexp(0).item()
+        return 1 - (others.logsumexp(-1).mean() - math.log(count - 1)) / uniform
+
+
+def _cosines(dim: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights for means over the cosine of two uniform directions."""
+    angle, weights = (torch.from_numpy(x) for x in angles(dim))
+    return torch.cat([angle.cos(), -angle.cos()]), torch.cat([weights, weights]) / 2

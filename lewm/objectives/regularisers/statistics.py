@@ -18,7 +18,7 @@ from lewm.types import InputError
 
 def _only_gaussian(name: str, reference: Tensor | None) -> None:
     if reference is not None:
-        raise InputError(f"statistic {name} compares with N(0, 1) only; a sampled target needs statistic=wasserstein")
+        raise InputError(f"statistic {name} knows N(0, 1) only; a sampled target needs statistic=wasserstein")
 
 
 @lru_cache
@@ -69,11 +69,12 @@ class _EppsPulley(torch.autograd.Function):
 class EppsPulley:
     """The Epps-Pulley statistic, what LeJEPA chose (arXiv 2511.08544, section 4.2), per sample.
 
-        EP / N = sum_k w_k phi_k [ (mean_n cos(t_k x_n) - phi_k)^2 + (mean_n sin(t_k x_n))^2 ],  phi_k = exp(-t_k^2 / 2)
+        EP / N = sum_k w_k phi_k [ (mean_n cos(t_k x_n) - phi_k)^2 + (mean_n sin(t_k x_n))^2 ]
 
-    at `knots` equally spaced t_k in [0, `t_max`] with trapezoid weights w_k for [-t_max, t_max], folded by symmetry.
-    The published loss is EP, so its weight depends on the batch size; this is EP / N (the paper's 0.09 at batch 128 is a
-    weight of 11.5). All latents equal to zero give 0.4020; Gaussian ones 1.0525 / N in expectation.
+    with phi_k = exp(-t_k^2 / 2), at `knots` equally spaced t_k in [0, `t_max`] with trapezoid weights w_k for
+    [-t_max, t_max], folded by symmetry. The published loss is EP, so its weight depends on the batch size; this is
+    EP / N (the paper's 0.09 at batch 128 is a weight of 11.5). All latents equal to zero give 0.4020; Gaussian ones
+    1.0525 / N in expectation.
     """
 
     def __init__(self, *, knots: int = 17, t_max: float = 3.0) -> None:
@@ -91,7 +92,7 @@ class EppsPulley:
 class Wasserstein:
     """Squared 2-Wasserstein distance, mean_i (x_(i) - q_i)^2 of the sorted sample (arXiv 2606.02572, 2602.01456).
 
-    q_i is the Gaussian quantile at i / (N + 1), or the sorted `reference`. Gaussian samples give about log log N / N.
+    q_i is the Gaussian quantile at i / (N + 1), or the sorted `reference`.
     """
 
     def __call__(self, x_NM: Tensor, reference: Tensor | None = None) -> Tensor:

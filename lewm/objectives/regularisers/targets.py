@@ -27,7 +27,7 @@ class Gaussian:
 class Sphere(Gaussian):
     """Uniform on the sphere of radius sqrt(D), whose projections are N(0, 1) up to O(1/D) (arXiv 2605.26900).
 
-    The paper tests projections of unit vectors, where Epps-Pulley sees little but the mean; ours have unit variance.
+    The paper tests projections of unit vectors, of which Epps-Pulley sees little but the mean; ours are longer.
     """
 
     link = "sphere"
@@ -35,9 +35,9 @@ class Sphere(Gaussian):
 
 @register("target", "rectified")
 class Rectified:
-    """max(0, `shift` + x), x from the generalised Gaussian exp(-|x|^p / (p s^p)) of unit variance (arXiv 2602.01456).
+    """Sparse: max(0, `shift` + x), x from exp(-|x|^p / (p s^p)) of unit variance (RDMReg, arXiv 2602.01456).
 
-    Sparse and not closed under projection, so it is sampled and projected. `exponent` p = 1 (LpWM, arXiv 2608.22764) is
+    Not closed under projection, so it is sampled and projected. `exponent` p = 1 (LpWM, arXiv 2608.22764) is
     Laplace, 2 is Gaussian; half of the coordinates are 0, fewer with a shift above 0.
     """
 

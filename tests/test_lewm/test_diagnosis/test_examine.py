@@ -22,8 +22,8 @@ class Exact:
 
         self.predictor = SimpleNamespace(observe=lambda z, past: z, rollout=rollout)
 
-    def encode(self, pixels):
-        light = pixels[..., 0].float()
+    def encode(self, seen):
+        light = seen["pixels"][..., 0].float()
         axis = torch.arange(light.shape[-1]) - (light.shape[-1] - 1) / 2
         total = light.sum((-1, -2))
         return torch.stack([(light.sum(-2) * axis).sum(-1) / total, (light.sum(-1) * axis).sum(-1) / total], dim=-1)
@@ -43,7 +43,7 @@ def sample(count, frames, seed):
     pixels[rows, torch.arange(frames).expand(count, frames), place[..., 1], place[..., 0]] = 200
     truth = torch.cat([place.double(), torch.ones(count, frames, 1)], dim=-1)  # and something that never varies
     actions = moves + 0.05 * torch.randn(moves.shape, generator=generator)
-    return Sample(pixels, actions, truth, torch.arange(count))
+    return Sample({"pixels": pixels}, actions, truth, torch.arange(count))
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,11 @@ def test_an_exact_model_is_found_to_be_one(samples):
     assert found.truth.identifiability.latent_from_state == pytest.approx(1, abs=1e-4)
     assert found.truth.episode_share == pytest.approx(found.health.episode_share, abs=0.02)
     assert found.surprises["teleport"].ratio > 100 and found.surprises["teleport"].at == 3
-    assert found.surprises["colour"].ratio == pytest.approx(1)  # a grey dot: only the first channel is looked at
+    assert found.surprises["colour"].ratio == pytest.approx(1)  # grey stays grey
     assert found.equivariance["flip_x"] == pytest.approx(1, rel=1e-3)
     assert found.equivariance["rotate_90"] == pytest.approx(1, rel=1e-3) and found.equivariance["rotate_180"] > 100
     assert found.transition[0] > 0.99
-    assert sum(encoded) == frames_to_encode(*samples, turned) - 3 * 30  # recoloured from the middle on only
+    assert sum(encoded) == frames_to_encode(*samples, turned) - 4 * 30  # recoloured from the middle on only
 
 
 def test_a_model_that_ignores_actions_is_found_out(samples):
@@ -77,8 +77,8 @@ def test_a_model_that_ignores_actions_is_found_out(samples):
 
 def test_a_model_that_sees_nothing_is_not_a_crash(samples):
     class Blind(Exact):
-        def encode(self, pixels):
-            return torch.zeros(*pixels.shape[:-3], 2)
+        def encode(self, seen):
+            return torch.zeros(len(seen["pixels"]), 2)
 
     found = examine(Blind(gain=0.0), *samples, {"flip_x": [-1, 1]})
     assert found.health.complaints and math.isnan(found.straightness)
@@ -89,7 +89,7 @@ def test_a_model_that_sees_nothing_is_not_a_crash(samples):
 def test_without_a_true_state_the_rest_is_told(samples):
     fitting, held = (replace(each, truth_BTP=None) for each in samples)
     assert examine(Exact(), fitting, held).truth is None
-    still = [replace(each, truth_BTP=torch.ones(*each.pixels.shape[:2], 2)) for each in samples]
+    still = [replace(each, truth_BTP=torch.ones(len(each), each.frames, 2)) for each in samples]
     assert examine(Exact(), *still).truth is None
 
 
@@ -99,5 +99,8 @@ def test_what_cannot_be_examined_is_said_before_the_work(samples):
         examine(Exact(), fitting, held, {"flipx": [1, 1]})
     with pytest.raises(InputError, match="2 factors"):
         examine(Exact(), fitting, held, {"flip_x": [1]}, tick=lambda _: pytest.fail("began to encode"))
+    both = [replace(each, observations={**each.observations, "touch": torch.zeros(1)}) for each in samples]
+    with pytest.raises(InputError, match="more than `pixels`"):
+        examine(Exact(), *both, {"flip_x": [-1, 1]})
     with pytest.raises(InputError, match="at least 3 frames"):
         examine(Exact(), fitting, sample(9, 2, 2))

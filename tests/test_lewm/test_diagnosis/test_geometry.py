@@ -22,7 +22,7 @@ def test_straightness_of_known_paths():
     stairs = torch.stack([(t / 2).ceil(), (t / 2).floor()], dim=-1)[None]
     assert straightness(line) == pytest.approx(1) and straightness(shuttle) == pytest.approx(-1)
     assert straightness(stairs) == pytest.approx(0, abs=1e-9)
-    assert straightness(gaussian(500, 20, 8)) == pytest.approx(-0.5, abs=0.01)
+    assert straightness(gaussian(50, 20, 400)) == pytest.approx(-0.5, abs=0.01)
 
 
 def test_steps_that_do_not_move_have_no_direction():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lewm.diagnosis import identifiability
+from lewm.diagnosis.identifiability import identifiability
 
 
 def gaussian(*shape, seed=0):

@@ -6,8 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lewm.diagnosis import surprise
-from lewm.diagnosis.surprise import one_step, paired_t, recoloured, splice, squared_error
+from lewm.diagnosis.surprise import one_step, paired_t, recoloured, splice, squared_error, surprise
 from lewm.types import InputError
 
 

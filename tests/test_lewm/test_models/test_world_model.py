@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from lewm import checkpoint
 from lewm.models import SIZES, WorldModel, WorldModelConfig
+from lewm.models.observations import Sensor
 from lewm.models.predictors import Observed
 from lewm.types import ActionSpec, InputError
 
@@ -173,3 +175,127 @@ def test_rollout_of_another_shape_is_an_error(shape):
     context = model.context(images(1, 1), torch.zeros(1, 0, 2))
     with pytest.raises(InputError, match=r"multiple of action_block 2 and actions of dimension 2"):
         model.rollout(context, torch.zeros(shape))
+
+
+SENSORS = {
+    "wrist": {"shape": [8, 8, 3], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
+    "observation.force": {"shape": [2, 2], "mean": [1, 2, 3, 4], "std": [0.5, 1, 2, 4]},
+    "unused": {"shape": [7], "mean": [0] * 7, "std": [1] * 7},
+}
+PARTS = {
+    "observation.force": {"name": "vector", "features": 4, "hidden": 8},
+    "pixels": {"name": "conv", "channels": (4, 8), "features": 8},
+    "wrist": {"name": "conv", "channels": (4,), "features": 4},
+}
+
+
+def fused(parts=PARTS, **options):
+    return tiny({"name": "fusion", "parts": parts}, sensors=SENSORS, **options)
+
+
+def seen(*shape):
+    generator = torch.Generator().manual_seed(1)
+    force = torch.randn(*shape, 2, 2, generator=generator, dtype=torch.float64) * 3
+    return {"wrist": images(*shape, size=8), "pixels": images(*shape), "observation.force": force}
+
+
+def test_the_state_of_a_model_of_pixels_has_the_names_checkpoints_know():
+    layers = [f"encoder.net.{k}.{kind}" for k in (0, 1, 3, 4, 6, 7, 10) for kind in ("weight", "bias")]
+    rest = {key for key in WorldModel(SIZES["small"], SPEC).state_dict() if not key.startswith(("pred", "proj"))}
+    assert rest == {*layers, "pixel_mean", "pixel_std", "action_mean", "action_std"}
+
+
+def test_pixels_by_name_or_alone_and_whatever_else_is_seen():
+    model = tiny()
+    assert model.columns == ("pixels",)
+    assert torch.equal(model.encode(seen(3)), model.encode(images(3)))
+
+
+def test_each_column_is_standardised_and_encoded_by_its_part():
+    model, rows = fused(), seen(3)
+    assert model.columns == ("observation.force", "pixels", "wrist")
+    force = (rows["observation.force"].flatten(1) - torch.tensor([1, 2, 3, 4])) / torch.tensor([0.5, 1, 2, 4])
+    wrist = (rows["wrist"] / 255 - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([0.4, 0.5, 0.6])
+    pixels = (rows["pixels"] / 255 - 0.5) / 0.25
+    given = [force.float(), pixels.permute(0, 3, 1, 2), wrist.permute(0, 3, 1, 2)]
+    features = [part(x) for part, x in zip(model.encoder.parts, given, strict=True)]
+    torch.testing.assert_close(model.encode(rows), model.projector(torch.cat(features, dim=-1)))
+
+
+def test_latent_of_an_observation_is_the_same_bits_in_any_batch():
+    model, rows = fused(), seen(10)
+    with torch.no_grad():
+        whole = model.encode(rows)
+        for count in range(1, 11):
+            some = {name: x[:count] for name, x in rows.items()}
+            assert torch.equal(model.encode(some), whole[:count]), count
+        folded = {name: x.unflatten(0, (5, 2)) for name, x in rows.items()}
+        assert torch.equal(model.encode(folded), whole.unflatten(0, (5, 2)))
+        assert torch.equal(model.encode({name: x[3] for name, x in rows.items()}), whole[3])
+    assert len(whole.unique(dim=0)) == 10
+
+
+def test_every_column_matters_and_is_trained():
+    model = fused().train()
+    rows = seen(6)
+    model.encode(rows).square().sum().backward()
+    assert all(p.grad is not None for p in model.encoder.parameters())
+    model.eval()
+    before = model.encode(rows)
+    for name in model.columns:
+        assert (model.encode(rows | {name: rows[name].flip(0)}) - before).abs().max() > 1e-3, name
+
+
+def test_context_and_imagination_of_several_columns():
+    model, rows = fused(predictor=ADALN), seen(2, 3)
+    with torch.no_grad():
+        context = model.context(rows, torch.randn(2, 4, 2))
+        assert torch.equal(context.z_BTD, model.encode(rows))
+        assert model.rollout(context, torch.randn(2, 5, 4, 2)).shape == (2, 5, 2, 8)
+    with pytest.raises(InputError, match="1 to 3 frames per row"):
+        model.context(seen(2), torch.randn(2, 4, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"wrist": None}, r"observes \['observation.force', 'pixels', 'wrist'\], got .*: \['wrist'\] missing"),
+        ({"wrist": images(3, size=16)}, r"uint8 images of shape \(\.\.\., 8, 8, 3\) as wrist"),
+        ({"observation.force": torch.zeros(3, 4)}, r"real vectors of shape \(\.\.\., 2, 2\) as observation.force"),
+        ({"observation.force": torch.zeros(3, 2, 2, dtype=torch.cfloat)}, "real vectors"),
+        ({"observation.force": torch.zeros(2, 2, 2)}, "the same leading axes"),
+    ],
+    ids=["missing", "size", "shape", "complex", "rows"],
+)
+def test_other_observations_are_refused(change, message):
+    rows = {name: x for name, x in (seen(3) | change).items() if x is not None}
+    with pytest.raises(InputError, match=message):
+        fused().encode(rows)
+
+
+def test_a_model_of_vectors_alone_needs_no_pixels():
+    model = fused({"observation.force": "vector"})
+    assert model.encode({"observation.force": torch.zeros(4, 2, 2)}).shape == (4, 8)
+
+
+def test_checkpoint_of_several_columns_gives_the_same_latents(tmp_path):
+    model = fused()
+    checkpoint.save(model, tmp_path / "checkpoint")
+    loaded = checkpoint.load(tmp_path / "checkpoint")
+    assert loaded.config.sensors == model.config.sensors
+    assert isinstance(loaded.config.sensors["wrist"], Sensor)
+    assert torch.equal(loaded.encode(seen(3)), model.encode(seen(3)))
+
+
+@pytest.mark.parametrize("wrong", [{"mean": [0] * 6}, {"std": [0.0] * 7}, {"shape": [0], "mean": [], "std": []}])
+def test_statistics_must_fit_the_shape(wrong):
+    with pytest.raises(InputError, match=r"a sensor of shape \(\d,\) needs \d means"):
+        Sensor(**SENSORS["unused"] | wrong)
+
+
+def test_heads_are_part_of_the_model_and_of_its_checkpoint(tmp_path):
+    model = tiny(heads={"inverse": {"name": "inverse"}})
+    assert any(key.startswith("heads.inverse.") for key in model.state_dict())
+    checkpoint.save(model, tmp_path / "checkpoint")
+    loaded = checkpoint.load(tmp_path / "checkpoint").state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in model.state_dict().items())

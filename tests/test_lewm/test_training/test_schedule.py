@@ -26,3 +26,9 @@ def test_cosine_falls_from_one_to_zero():
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (10, 0), (10, 10), (5, 50), (600, 50)])
 def test_factor_is_always_above_zero_and_at_most_one(steps, warmup):
     assert all(0 < warmup_cosine(step, steps, warmup) <= 1 for step in range(steps))
+
+
+def test_cosine_may_end_above_zero():
+    assert warmup_cosine(104, 104, 4, final=0.1) == pytest.approx(0.1)
+    assert warmup_cosine(54, 104, 4, final=0.1) == pytest.approx(0.1 + 0.9 / 2)
+    assert warmup_cosine(2, 104, 4, final=0.1) == 0.75

@@ -1,16 +1,23 @@
 """The training loop: it learns, it continues bit for bit, it stops when numbers break."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
+from torch import nn
 
 from lewm.diagnosis import effective_rank
-from lewm.objectives import LeJEPA, LossTerms
-from lewm.training import Trainer, warmup_cosine
+from lewm.objectives import LossTerms, Objective
+from lewm.training import Stopped, Trainer, warmup_cosine
 from lewm.types import InputError
 
 SETTINGS = {"steps": 12, "batch_size": 8, "warmup": 3, "log_every": 3, "save_every": 4}
+
+
+def lejepa(**options):
+    return Objective(regulariser={"name": "sigreg", "directions": {"name": "iid", "count": 16}}, **options)
 
 
 class Interrupted(Exception):
@@ -21,10 +28,10 @@ def nothing(step, metrics):
     pass
 
 
-def fit(model, windows, run, on_step=nothing, objective=None, **settings):
+def fit(model, windows, run, on_step=nothing, objective=None, tell=lambda text: None, **settings):
     run.mkdir(exist_ok=True)
     trainer = Trainer(**SETTINGS | settings)
-    trainer.fit(model, objective or LeJEPA(directions=16), windows, run, seed=5, on_step=on_step)
+    trainer.fit(model, objective or lejepa(), windows, run, 5, on_step, tell)
     return model
 
 
@@ -73,12 +80,21 @@ def test_one_batch_can_be_learned_by_heart(make_model, windows, tmp_path):
 @pytest.mark.parametrize("predictor", ["residual_mlp", "adaln_transformer"])
 @pytest.mark.parametrize("stops", [(3,), (7,), (8,), (5, 10), (12,)], ids=str)
 def test_interrupted_run_continues_to_the_same_bits(make_model, windows, tmp_path, predictor, stops):
+    continue_after(make_model, windows, tmp_path, predictor, stops)
+
+
+def test_so_does_one_with_micro_batches_and_an_average(make_model, windows, tmp_path):
+    options = {"accumulate": 2, "ema": 0.9, "final": 0.1}
+    continue_after(make_model, windows, tmp_path, "adaln_transformer", (7, 12), **options)
+
+
+def continue_after(make_model, windows, tmp_path, predictor, stops, **options):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    expected = fit(make_model(predictor), windows, whole)
+    expected = fit(make_model(predictor), windows, whole, **options)
     for stop in stops:
         with pytest.raises(Interrupted):
-            fit(make_model(predictor), windows, parts, interrupt_after(stop))
-    resumed = fit(make_model(predictor), windows, parts)
+            fit(make_model(predictor), windows, parts, interrupt_after(stop), **options)
+    resumed = fit(make_model(predictor), windows, parts, **options)
     assert_same_weights(resumed, expected)
     assert (parts / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
     assert [line["step"] for line in metrics(parts)] == [3, 6, 9, 12]
@@ -115,19 +131,18 @@ def test_training_depends_on_the_seed_and_not_on_the_global_generator(make_model
     assert_same_weights(fit(make_model("adaln_transformer"), windows, tmp_path / "b"), first)
     other = make_model("adaln_transformer")
     (tmp_path / "c").mkdir()
-    Trainer(**SETTINGS).fit(other, LeJEPA(directions=16), windows, tmp_path / "c", seed=6, on_step=nothing)
+    Trainer(**SETTINGS).fit(other, lejepa(), windows, tmp_path / "c", seed=6, on_step=nothing)
     assert not torch.equal(other.projector[0].weight, first.projector[0].weight)
 
 
 def test_first_metrics_are_those_of_the_first_batch(make_model, windows, tmp_path):
     seen = []
 
-    class Spy(LeJEPA):
-        def __call__(self, z, *rest):
-            seen.append((z.detach(), super().__call__(z, *rest)))
-            return seen[-1][1]
+    def spy(encoded):
+        seen.append((encoded.z_BTD.detach(), lejepa()(encoded)))
+        return seen[-1][1]
 
-    fit(make_model(), windows, tmp_path, objective=Spy(directions=16), steps=2, log_every=1)
+    fit(make_model(), windows, tmp_path, objective=spy, steps=2, log_every=1)
     for step, (z, terms) in enumerate(seen):
         line = metrics(tmp_path)[step]
         for name, term in (
@@ -170,20 +185,19 @@ def test_training_state_of_another_model_is_an_error(make_model, windows, tmp_pa
         fit(make_model("adaln_transformer"), windows, tmp_path)
 
 
-class Breaks(LeJEPA):
+class Breaks:
     """A loss (or only its gradient) that is not a number from the third step on."""
 
     def __init__(self, what):
-        super().__init__(directions=16)
-        self.calls, self.what = 0, what
+        self.calls, self.what, self.objective = 0, what, lejepa()
 
-    def __call__(self, z, *rest):
+    def __call__(self, encoded):
         self.calls += 1
-        terms = super().__call__(z, *rest)
+        terms, z = self.objective(encoded), encoded.z_BTD
         if self.calls < 3:
             return terms
         poison = z.sum() * torch.nan if self.what == "loss" else (z.sum() * 0).sqrt()
-        return LossTerms(terms.total + poison, terms.prediction, terms.regularisation)
+        return LossTerms(terms.total + poison, terms.parts)
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -206,9 +220,133 @@ def test_divergence_is_an_error_that_says_what_to_do(make_model, windows, tmp_pa
 
 @pytest.mark.parametrize(
     "settings",
-    [{"steps": 0}, {"batch_size": 1}, {"frames": 1}, {"log_every": 0}, {"save_every": 0}, {"save_every": -5}],
+    [
+        {"steps": 0},
+        {"batch_size": 1},
+        {"frames": 1},
+        {"log_every": 0},
+        {"save_every": 0},
+        {"save_every": -5},
+        {"accumulate": 0},
+    ],
     ids=str,
 )
 def test_impossible_settings_are_errors(settings):
-    with pytest.raises(InputError, match="steps, log_every, save_every >= 1 and batch_size, frames >= 2"):
+    with pytest.raises(
+        InputError, match=r"steps, log_every, save_every, accumulate >= 1 and batch_size, frames >= 2"
+    ):
         Trainer(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"final": 1.5}, {"ema": 1.0}, {"precision": "float16"}], ids=str)
+def test_other_impossible_settings_are_errors(settings):
+    with pytest.raises(InputError, match=r"final in \[0, 1\], ema in \[0, 1\) and a precision of float32 or bf16"):
+        Trainer(**settings)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_step_saves_and_says_so(make_model, windows, tmp_path, number, code):
+    """Twice, as launchers pass on what the scheduler has sent already."""
+    expected, told = fit(make_model(), windows, tmp_path / "whole"), []
+
+    def send(step, metrics):
+        if step == 6:
+            os.kill(os.getpid(), number)
+            if number == signal.SIGTERM:
+                os.kill(os.getpid(), number)
+
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(Stopped) as stopped:
+        fit(make_model(), windows, tmp_path / "cut", send, tell=told.append)
+    assert stopped.value.code == code
+    assert told == [f"stopped by {number.name} after step 7; the same command goes on from there"]
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert torch.load(tmp_path / "cut/training_state.pt", weights_only=True)["step"] == 7
+    assert_same_weights(fit(make_model(), windows, tmp_path / "cut"), expected)
+    assert (tmp_path / "cut/metrics.csv").read_text() == (tmp_path / "whole/metrics.csv").read_text()
+
+
+def test_a_second_interrupt_does_not_wait(make_model, windows, tmp_path):
+    def send(step, metrics):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_model(), windows, tmp_path, send)
+
+
+def without_batch_statistics(model):
+    model.projector[1] = nn.Identity()
+    return model
+
+
+def test_micro_batches_add_up_to_the_batch(make_model, windows, tmp_path):
+    """Where nothing is a statistic of the batch. One step: AdamW would blow up rounding after that."""
+    runs = []
+    for parts in (1, 4):
+        options = {"accumulate": parts, "steps": 1, "log_every": 1}
+        model = without_batch_statistics(make_model())
+        runs.append(fit(model, windows, tmp_path / str(parts), objective=Objective(regulariser="none"), **options))
+    for one, other in zip(*(model.state_dict().values() for model in runs), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    assert metrics(tmp_path / "4")[0] == pytest.approx(metrics(tmp_path / "1")[0], rel=1e-4)
+
+
+def test_the_trained_model_is_the_average_of_its_steps(make_model, windows, tmp_path):
+    model, steps = make_model(), []
+    average = [model.projector[0].weight.detach().clone()]
+
+    def note(step, _):
+        keep = min(0.5, step / (9 + step))
+        average.append(keep * average[-1] + (1 - keep) * model.projector[0].weight.detach())
+        steps.append(model.projector[1].num_batches_tracked.item())
+
+    fit(model, windows, tmp_path, note, ema=0.5)
+    torch.testing.assert_close(model.projector[0].weight, average[-1])
+    assert model.projector[1].num_batches_tracked.item() == steps[-1] == 12
+    plain = fit(make_model(), windows, tmp_path / "plain")
+    assert not torch.equal(plain.projector[0].weight, model.projector[0].weight)
+    state = torch.load(tmp_path / "training_state.pt", weights_only=True)
+    assert torch.equal(state["model"]["projector.0.weight"], plain.projector[0].weight)
+
+
+def test_autocast_computes_in_bf16_and_what_is_delicate_in_float32(make_model, windows, tmp_path):
+    seen = []
+
+    def spy(encoded):
+        seen.append((encoded.predicted_BLD.dtype, encoded.z_BTD.dtype))
+        terms = lejepa()(encoded)
+        seen.append(terms.regularisation.dtype)
+        return terms
+
+    model = make_model()
+    fit(model, windows, tmp_path, objective=spy, steps=2, log_every=1, precision="bf16")
+    assert seen[1] == torch.float32 and seen[0][1] == torch.float32
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    fit(make_model(), windows, tmp_path / "plain", steps=2, log_every=1)
+    rough, fine = (metrics(run)[0]["loss"] for run in (tmp_path, tmp_path / "plain"))
+    assert rough != fine and rough == pytest.approx(fine, rel=0.03)
+
+
+def test_what_takes_the_time_is_compiled_and_then_as_it_was(make_model, windows, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda call, **_: compiled.append(call.__self__) or call)
+    model = fit(make_model(), windows, tmp_path / "a", compile=True)
+    assert compiled == [model.encoder, model.predictor]
+    assert model.encoder._compiled_call_impl is None
+    assert_same_weights(model, fit(make_model(), windows, tmp_path / "b"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler of torch gives torch's own warnings
+def test_a_compiled_run_is_the_same_up_to_rounding(make_model, windows, tmp_path):
+    fit(make_model(), windows, tmp_path / "a", compile=True, steps=2, log_every=1)
+    fit(make_model(), windows, tmp_path / "b", steps=2, log_every=1)
+    for one, other in zip(metrics(tmp_path / "a"), metrics(tmp_path / "b"), strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+
+
+def test_a_run_says_what_is_wrong_with_it(make_model, windows, tmp_path):
+    told = []
+    fit(make_model(), windows, tmp_path, tell=told.append, warmup=12)
+    assert len(told) == 1 and "lower trainer.warmup" in told[0]

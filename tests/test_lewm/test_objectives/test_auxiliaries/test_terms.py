@@ -13,7 +13,7 @@ NAMES = registry.names("auxiliary")
 OWN = [name for name in NAMES if name not in registry.names("regulariser")]
 
 
-@pytest.mark.parametrize("frames", [2, 3, 6])
+@pytest.mark.parametrize("frames", range(2, 7))
 @pytest.mark.parametrize("name", OWN)
 def test_is_a_finite_scalar_with_gradient_into_latents_and_heads(make, name, frames):
     term = registry.build("auxiliary", {"name": name})
@@ -48,7 +48,7 @@ def test_gradient_is_that_of_the_value(make, name):
 
 @pytest.mark.parametrize("name", OWN)
 def test_two_processes_see_the_statistics_of_the_whole_batch(make, name):
-    """With `gather` giving the whole batch, each half says what one process would; means over rows average to it."""
+    """With `gather` giving the whole batch, each half says what one would; means over rows average to it."""
     term = registry.build("auxiliary", {"name": name})
     heads = make.heads(term)
     facts = {"episodes_B": torch.tensor([0, 1, 1, 2]), "starts_B": torch.tensor([0.0, 0.0, 3.0, 1.0])}
@@ -74,6 +74,21 @@ def test_two_processes_see_the_statistics_of_the_whole_batch(make, name):
     torch.testing.assert_close(torch.stack(halves).mean(), alone)
     if name in ("action_nce", "peira", "reachability", "within_episode"):  # rows meet
         torch.testing.assert_close(halves, [alone, alone])
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_half_precision_stays_inside_the_heads(make, name):
+    term = registry.build("auxiliary", {"name": name})
+    batch = make.encoded(heads={role: head.float() for role, head in make.heads(term).items()})
+    predictor = batch.predictor
+    predictor.now, predictor.act = predictor.now.float(), predictor.act.float()
+    batch = replace(batch, z_BTD=batch.z_BTD.detach().float(), actions_BLE=batch.actions_BLE.float())
+    exact = term(batch)
+    fresh = {role: head.float() for role, head in make.heads(term).items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = term(replace(batch, heads=fresh, generator=torch.Generator().manual_seed(5)))
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=0.03, atol=0)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in OWN])

@@ -1,0 +1,92 @@
+"""`lewm train` from another run's weights, stopped by a scheduler, and under torchrun."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import lewm
+from experiments.train import train
+from lewm import checkpoint
+from lewm.types import InputError
+
+ONE_STEP = ["trainer.steps=1", "trainer.learning_rate=1e-9", "trainer.warmup=0"]
+
+
+def start(compose, tiny_run, out, *overrides):
+    data = f"data={tiny_run}/data"
+    train(compose("train", data, f"out={out}", f"init={tiny_run}", *ONE_STEP, *overrides, without="trainer.steps"))
+    return lewm.load(out), checkpoint.provenance(out)["init"]
+
+
+def test_a_run_starts_from_another_and_says_so(compose, tiny_run, tmp_path, capsys):
+    """What a step of next to no length leaves is what it started from."""
+    model, facts = start(compose, tiny_run, tmp_path / "run", "seed=7")
+    source = lewm.load(tiny_run)
+    for (name, tensor), other in zip(model.named_parameters(), source.parameters(), strict=True):
+        torch.testing.assert_close(tensor, other, rtol=0, atol=1e-6, msg=name)
+    assert torch.equal(model.action_mean, source.action_mean)
+    assert facts["run"] == str(tiny_run) and facts["parts"] == ["all"] and facts["fresh_heads"] == []
+    assert len(facts["sha256"]) == 64
+    assert f"starts from {tiny_run}: ['all']" in capsys.readouterr().out
+
+
+def test_an_objective_may_bring_new_heads(compose, tiny_run, tmp_path):
+    model, facts = start(compose, tiny_run, tmp_path / "run", "objective.auxiliary=[inverse_dynamics]")
+    assert facts["fresh_heads"] == list(model.heads) != []
+
+
+def test_parts_of_another_model(compose, tiny_run, tmp_path):
+    other = ["model.action_block=10", "planner.horizon=20"]
+    with pytest.raises(InputError, match=r"has another model: .*init_only=\[encoder,projector\]"):
+        start(compose, tiny_run, tmp_path / "refused", *other)
+    assert not (tmp_path / "refused").exists()
+    model, facts = start(compose, tiny_run, tmp_path / "run", *other, "init_only=[encoder,projector]")
+    assert facts["parts"] == ["encoder", "projector"]
+    torch.testing.assert_close(model.projector[0].weight, lewm.load(tiny_run).projector[0].weight)
+
+
+def test_another_source_is_another_run(compose, tiny_run, tmp_path):
+    start(compose, tiny_run, tmp_path / "run")
+    source = lewm.load(tiny_run)
+    with torch.no_grad():
+        source.projector[0].weight.add_(1)
+    checkpoint.save(source, tmp_path / "other/checkpoint")
+    overrides = [f"out={tmp_path}/run", *ONE_STEP, f"init={tmp_path}/other"]
+    with pytest.raises(InputError, match="holds another train run"):
+        train(compose("train", f"data={tiny_run}/data", *overrides, without="trainer.steps"))
+
+
+def command(tiny, tiny_run, out, *launcher):
+    settings = ["trainer.steps=60" if "trainer.steps" in o else o for o in tiny["train"]]
+    module = ["-m", "experiments.cli", "train", f"data={tiny_run}/data", f"out={out}", *settings]
+    return [*(launcher or [sys.executable]), *module]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_scheduler_may_stop_a_run_and_start_it_again(tiny, tiny_run, tmp_path, processes):
+    """SIGTERM: exit code 143 (torchrun has its own) and a message; the same command ends with the same weights."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher = torchrun if processes == 2 else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    options = {"env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    subprocess.run(command(tiny, tiny_run, tmp_path / "whole", *launcher), check=True, **options)
+    cut = command(tiny, tiny_run, tmp_path / "cut", *launcher)
+    with subprocess.Popen(cut, **options) as process:
+        while not (tmp_path / "cut/training_state.pt").exists():
+            time.sleep(0.01)
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate()[0]
+    assert process.returncode == 143 if processes == 1 else process.returncode != 0
+    assert "stopped by SIGTERM after step" in said and "goes on from there" in said
+    assert not (tmp_path / "cut/checkpoint").exists()
+    subprocess.run(cut, check=True, **options)
+    weights, expected = (lewm.load(tmp_path / name).state_dict() for name in ("cut", "whole"))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert checkpoint.provenance(tmp_path / "cut")["processes"] == processes
