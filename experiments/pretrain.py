@@ -17,7 +17,7 @@ from torch import Tensor
 from experiments.build import build_model
 from experiments.observe import DARKEST
 from experiments.runs import at_least, claim_folder, exclusive, progress, provenance, say
-from experiments.train import OUTPUTS, _check_images, _check_sums, _ignore, _shown
+from experiments.train import OUTPUTS, check_images, check_sums, ignore, shown
 from lewm import checkpoint, registry
 from lewm.data import EpisodeReader, split_episodes
 from lewm.data.pictures import Frames, ImageFolder, Pictures, Subset
@@ -77,7 +77,7 @@ def pretrain(config: Mapping[str, Any]) -> Path:
     if processes.main:
         claim_folder(run, "pretrain", {**config, "data_fingerprint": material.fingerprint}, OUTPUTS)
     processes.wait()
-    tell = _tell if processes.main else _ignore
+    tell = _tell if processes.main else ignore
     if (run / "checkpoint").exists():
         tell(f"already done: {run / 'checkpoint'}")
         return run
@@ -87,7 +87,7 @@ def pretrain(config: Mapping[str, Any]) -> Path:
             material.check()
             before = probe(model.eval(), material)
         with progress(trainer.steps, "pretrain", "steps") if processes.main else nullcontext() as bar:
-            trainer.fit(model, objective, views, run, config["seed"], _shown(bar), tell)
+            trainer.fit(model, objective, views, run, config["seed"], shown(bar), tell)
         if processes.main:
             after = probe(model, material)
             scores = {"measure": material.measure, "score": after, "untrained": before}
@@ -158,10 +158,10 @@ def _open(config: Mapping[str, Any]) -> Material:
         held_out = Subset(folder, others) if len(others) else None
         return Material(Subset(folder, numbers), held_out, folder.fingerprint, "class accuracy", accuracy)
     reader = EpisodeReader(config["data"], cache=config["cache"])
-    _check_images(reader, config["model"]["image_size"])
+    check_images(reader, config["model"]["image_size"])
     episodes, others = split_episodes(reader, config["validation"])
     held_out = Frames(reader, others) if set(others) - set(episodes) else None
-    spec, check = reader.action_spec(episodes), partial(_check_sums, reader)
+    spec, check = reader.action_spec(episodes), partial(check_sums, reader)
     return Material(
         Frames(reader, episodes), held_out, reader.fingerprint, "state R2 (worst axis)", worst_r2, spec, check
     )

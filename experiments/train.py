@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -52,22 +52,18 @@ def train(config: Mapping[str, Any]) -> Path:
     if processes.main:
         claim_folder(run, "train", {**config, "data_fingerprint": reader.fingerprint, **origin}, OUTPUTS)
     processes.wait()
-    tell = _tell if processes.main else _ignore
+    tell = _tell if processes.main else ignore
     if (run / "checkpoint").exists():
         tell(f"already done: {run / 'checkpoint'}")
         return run
     begin = time.perf_counter()
     with exclusive(run) if processes.main else nullcontext():
         if processes.main:
-            _check_sums(reader)
+            check_sums(reader)
             if origin:
-                tell(
-                    "starts from {run}: {parts}; heads without weights there: {fresh_heads}".format(
-                        **origin["init"]
-                    )
-                )
+                tell(f"starts from {_spoken(**origin['init'])}")
         with progress(trainer.steps, "train", "steps") if processes.main else nullcontext() as bar:
-            trainer.fit(model, objective, windows, run, config["seed"], _shown(bar), tell)
+            trainer.fit(model, objective, windows, run, config["seed"], shown(bar), tell)
         if processes.main:
             r2 = probe(model, reader, training, held_out)
             facts = {"steps": trainer.steps, "processes": processes.world, "probe_r2": r2, **origin}
@@ -82,11 +78,16 @@ def _tell(text: str) -> None:
     say(f"train     {text}")
 
 
-def _ignore(text: str) -> None:
+def _spoken(run: str, parts: Sequence[str], fresh_heads: Sequence[str], **_: object) -> str:
+    new = f"; new heads: {', '.join(fresh_heads)}" if fresh_heads else ""
+    return f"{run}: {', '.join(parts)}{new}"
+
+
+def ignore(text: str) -> None:
     pass
 
 
-def _shown(bar: tqdm | None) -> Callable[[int, Mapping[str, float]], None]:
+def shown(bar: tqdm | None) -> Callable[[int, Mapping[str, float]], None]:
     """What shows each step on a progress bar."""
 
     def on_step(step: int, metrics: Mapping[str, float]) -> None:
@@ -114,7 +115,7 @@ def _model(
     given = config["model"]
     columns = columns_of(given["encoder"])
     if "pixels" in columns:
-        _check_images(reader, given["image_size"])
+        check_images(reader, given["image_size"])
     learned = {"heads": objective.heads, "link": objective.link if given["link"] == "none" else given["link"]}
     spec = reader.action_spec(episodes)
     if config["init"] is None:
@@ -196,13 +197,13 @@ def _check_advice(config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_sums(reader: EpisodeReader) -> None:
+def check_sums(reader: EpisodeReader) -> None:
     with progress(len(reader), "verify", "episodes") as bar:
         for fault in reader.verify(bar.update):
             raise InputError(f"{fault.text} (`lewm data verify {reader.folder}` lists everything)")
 
 
-def _check_images(reader: EpisodeReader, size: int) -> None:
+def check_images(reader: EpisodeReader, size: int) -> None:
     if "pixels" not in reader.info.columns:
         raise InputError(f"{reader.folder} holds no images (columns {sorted(reader.info.columns)})")
     shape = reader.info.columns["pixels"].shape

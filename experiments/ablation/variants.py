@@ -11,7 +11,8 @@ class Task:
 
     Attributes:
         title: in the page.
-        collect, train, evaluate: overrides of the three verbs; a variant's own come after.
+        collect, train, evaluate: overrides of the three verbs; a variant's own come after, and one that chooses a
+            predictor does without the task's settings of the default one.
     """
 
     title: str
@@ -30,7 +31,7 @@ TASKS = {
     "reacher": Task(
         "Reacher, standard data, 1,000 steps, free pairs",
         ("env=reacher", "preset=standard"),
-        ("trainer.steps=1000",),
+        ("trainer.steps=1000", "model.predictor.history=2"),
         ("pairs=100",),
     ),
 }

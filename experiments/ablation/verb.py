@@ -68,8 +68,13 @@ def _cell(
         "threads": config["threads"],
     }
     folder = run / "-".join(re.findall(r"[\w.]+", variant)) / f"seed-{seed}"
-    measure = partial(_measure, TASKS[task], [*TASKS[task].train, *overrides], seed, run / "data", folder, config)
+    measure = partial(_measure, TASKS[task], _training(TASKS[task], overrides), seed, run / "data", folder, config)
     return Cell(f"{task}, {variant}, seed {seed}", settings, measure)
+
+
+def _training(task: Task, overrides: tuple[str, ...]) -> list[str]:
+    chooses = any(override.startswith("model/predictor=") for override in overrides)
+    return [o for o in task.train if not (chooses and o.startswith("model.predictor."))] + list(overrides)
 
 
 def _measure(

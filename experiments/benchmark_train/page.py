@@ -60,9 +60,9 @@ Forward and backward at (B, T, D) = ({batch}, {frames}, {dim}), one thread, mill
 column. `First call` is of a process.
 """
 
-NEARNESS = """The gradient's cosine with that of 16,384 directions, which has some noise itself. `Narrow` latents are as
-at the begin of a training (correlated, too narrow, light tails), `Gaussian` ones as at its end, where the gradient is
-mostly noise. Sub-JEPA tests directions inside its subspaces, so its gradient is another on purpose.
+NEARNESS = """The gradient's cosine with that of 16,384 directions, which has some noise itself. `Narrow` latents
+are as at the begin of a training (correlated, too narrow, light tails), `Gaussian` ones as at its end, where the
+gradient is mostly noise. Sub-JEPA tests directions inside its subspaces, so its gradient is another on purpose.
 """
 
 SPEED = """## Frames per second of training

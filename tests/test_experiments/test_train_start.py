@@ -32,7 +32,7 @@ def test_a_run_starts_from_another_and_says_so(compose, tiny_run, tmp_path, caps
     assert torch.equal(model.action_mean, source.action_mean)
     assert facts["run"] == str(tiny_run) and facts["parts"] == ["all"] and facts["fresh_heads"] == []
     assert len(facts["sha256"]) == 64
-    assert f"starts from {tiny_run}: ['all']" in capsys.readouterr().out
+    assert f"starts from {tiny_run}: all\n" in capsys.readouterr().out
 
 
 def test_an_objective_may_bring_new_heads(compose, tiny_run, tmp_path):
