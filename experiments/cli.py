@@ -31,6 +31,7 @@ VERBS = {
 BENCHMARKS = {
     "planner": "measure the planners beside stable-worldmodel, deadlines and compute",
     "data": "measure the episode store beside stable-worldmodel's, MP4 and its own limits",
+    "train": "measure training steps, SIGReg and the CPU default beside stable-worldmodel",
     "envs": "measure the tasks beside stable-worldmodel's: stepping, drawing, collecting",
 }
 USAGE = f"""lewm: latent world models from pixels, and planning with them.

@@ -29,7 +29,8 @@ from lewm import registry
 from lewm.models import SIZES
 from lewm.types import InputError, nearest
 
-PARTS = (envs, experiments.simulator, executors, lewm.data.views, lewm.objectives, lewm.training)  # registered by being imported
+# Registered by being imported.
+PARTS = (envs, experiments.simulator, executors, lewm.data.views, lewm.objectives, lewm.training)
 
 for _kind, _table in planners.KINDS.items():
     for _name, _part in _table.items():

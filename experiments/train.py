@@ -84,7 +84,7 @@ def _spoken(run: str, parts: Sequence[str], fresh_heads: Sequence[str], **_: obj
 
 
 def ignore(text: str) -> None:
-    pass
+    """Say nothing: what all processes but the first do."""
 
 
 def shown(bar: tqdm | None) -> Callable[[int, Mapping[str, float]], None]:

@@ -22,7 +22,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
     learns = torch.is_grad_enabled()
-    if plain or _ONEDNN_LINEAR is None or (learns and (x.ndim < 2 or not x.numel() or torch.compiler.is_compiling())):
+    if (
+        plain
+        or _ONEDNN_LINEAR is None
+        or (learns and (x.ndim < 2 or not x.numel() or torch.compiler.is_compiling()))
+    ):
         return F.linear(x, weight, bias)
     if learns:
         return _Product.apply(x, weight, bias)
@@ -42,9 +46,10 @@ class _Product(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
         rows, grads = x.flatten(0, -2), grad.flatten(0, -2)
+        narrow = rows.shape[1] < grads.shape[1]  # oneDNN copies its first argument: let it be the smaller
         return (
             linear(grad, weight.T) if of_x else None,
-            linear(grads.T, rows.T) if of_weight else None,
+            (linear(rows.T, grads.T).T if narrow else linear(grads.T, rows.T)) if of_weight else None,
             grads.sum(0) if of_bias else None,
         )
 

@@ -40,10 +40,10 @@ class Encoded:
         predictor: of the next latent.
         heads: role -> module over latents (inverse dynamics, reachability); those the objective's `heads` name.
         generator: draws this step's random numbers, on the CPU.
-        episodes_B: which episode each window is of; starts_B: the block of it at which the window begins, a fraction
-            where windows start between blocks.
-        gather: rows of this process -> rows of all processes, with gradients; what is a statistic of the batch must be
-            one of the global batch.
+        episodes_B: which episode each window is of; starts_B: the block of it at which the window begins, a
+            fraction where windows start between blocks.
+        gather: rows of this process -> rows of all processes, with gradients; what is a statistic of the batch must
+            be one of the global batch.
     """
 
     z_BTD: Tensor

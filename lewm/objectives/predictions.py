@@ -66,10 +66,11 @@ class Invariance:
     """mean_v |z_v - mu|^2, mu the mean of the global views: LeJEPA on V views of a picture (arXiv 2511.08544, 5.1).
 
     The views stand in the place of frames, the first `global_views` of them global; nothing is predicted, and
-    gradient flows into mu as well. With `sigreg`, which tests each view over the batch, it is LeJEPA, which minimises
-    (1 - lambda) invariance + (lambda / V) sum_v EP_v, ours is invariance + w mean_v EP_v / N, the same but for a
-    factor at w = lambda N / (1 - lambda). Its lambda of 0.05 at N = 128 is a weight of 6.7, that of 0.02 at 256 in
-    its minimal example 5.2. As in that example, and unlike the paper's formula, this is the mean over coordinates.
+    gradient flows into mu as well. With `sigreg`, which tests each view over the batch, it is LeJEPA, which
+    minimises (1 - lambda) invariance + (lambda / V) sum_v EP_v, ours is invariance + w mean_v EP_v / N, the same
+    but for a factor at w = lambda N / (1 - lambda). Its lambda of 0.05 at N = 128 is a weight of 6.7, that of 0.02
+    at 256 in its minimal example 5.2. As in that example, and unlike the paper's formula, this is the mean over
+    coordinates.
     """
 
     def __init__(self, *, global_views: int = 2) -> None:

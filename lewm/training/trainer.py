@@ -16,6 +16,7 @@ from lewm.data import Batch, Loader
 from lewm.models import WorldModel
 from lewm.registry import register
 from lewm.training.distributed import Processes, join, synchronised
+from lewm.training.heap import kept_heap
 from lewm.training.loggers import Logs
 from lewm.training.state import Average, TrainingState
 from lewm.training.step import Objective, Share, Source, Stepper
@@ -122,6 +123,7 @@ class Trainer:
         stepper = Stepper(self, model, objective, optimiser, average, processes, seed)
         with (
             torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []),
+            kept_heap() if processes.device.type == "cpu" else nullcontext(),
             synchronised(model, processes),
             _compiled(model) if self.compile else nullcontext(),
             Logs(run, first, self.loggers, {**asdict(self), "seed": seed}, processes.main) as logs,
