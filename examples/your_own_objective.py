@@ -40,7 +40,8 @@ class CodingRate(Regulariser):
         """Mean over G groups of N latents."""
         count, dim = z_GND.shape[-2:]
         moments = z_GND.mT @ z_GND / count
-        return -torch.logdet(torch.eye(dim).to(moments) + moments / self.eps).mean() / dim
+        triangle = torch.linalg.cholesky(torch.eye(dim).to(moments) + moments / self.eps)
+        return -2 * triangle.diagonal(dim1=-2, dim2=-1).log().mean()
 
 
 COLLECT = ("env=two_room", "policy=ou", "episodes=300")

@@ -27,7 +27,8 @@ from lewm.models import Predictor
 class ARX(Predictor):
     """z' = z + A_1 z + ... + A_n z_(n-1 frames ago) + B a + c: linear in the last n frames and the action block.
 
-    System identification's autoregressive model with an exogenous input. Frames before the first count as zero.
+    System identification's autoregressive model with an exogenous input, the baseline that a nonlinear predictor
+    has to beat. Frames before the first count as zero.
     """
 
     def __init__(self, latent_dim: int, block_dim: int, *, history: int = 2) -> None:

@@ -1,6 +1,8 @@
-"""The code and the commands of docs/planners.md, docs/data.md and docs/envs.md run as written."""
+"""The code and the commands of the pages in docs/ run as written, and what they list is all there is."""
 
+import json
 import re
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 
 import envs
 import planners
+from experiments import config
 from lewm import registry
 
 PAGE = (Path(__file__).parents[1] / "docs/planners.md").read_text()
@@ -119,3 +122,121 @@ def test_the_environments_page_knows_every_task(id):
     rows = [set(re.findall(r"`(\w+)`", line)) for line in ENVS_PAGE.splitlines() if line.startswith("| ")]
     assert any(set(task.factors.known) <= row for row in rows)
     assert f"| {round(task.fps)} |" in row
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("models", "objectives", "training")}
+CHOSEN = {  # page, heading -> kind, and how one of it is switched on
+    ("models", "Encoders"): ("encoder", "model/encoder={}"),
+    ("models", "Predictors"): ("predictor", "model/predictor={}"),
+    ("models", "Links"): ("link", "model.link=NAME"),
+    ("models", "Heads"): ("head", None),  # the terms that learn them do
+    ("objectives", "Named objectives"): ("objective", "objective=NAME"),
+    ("objectives", "Predictions"): ("prediction", "objective/prediction=NAME"),
+    ("objectives", "Regularisers"): ("regulariser", "objective/regulariser={}"),
+    ("objectives", "Auxiliary terms"): ("auxiliary", "objective.auxiliary=[{}]"),
+    ("objectives", "The grammar of regularisers"): ("statistic", "objective/regulariser/statistic=NAME"),
+    ("objectives", "The grammar of regularisers", 1): ("directions", "objective/regulariser/directions=NAME"),
+    ("objectives", "The grammar of regularisers", 2): ("target", "objective/regulariser/target=NAME"),
+}
+EXAMPLES = DOCS.parent / "examples"
+
+
+@pytest.mark.parametrize("place", CHOSEN, ids=lambda place: "-".join(map(str, place)))
+def test_the_pages_know_every_part_and_how_to_switch_it_on(place):
+    kind, override = CHOSEN[place]
+    (section,) = re.findall(rf"^## {place[1]}\n(.*?)(?=^## |\Z)", PAGES[place[0]], re.DOTALL | re.MULTILINE)
+    known = registry.names(kind)
+    if kind == "auxiliary":  # a regulariser is one, too, and has its own section
+        known = [name for name in known if name not in registry.names("regulariser")]
+    headed = set(re.findall(r"^(?:### |\| )`(\w+)`", section, re.MULTILINE))
+    assert set(known) <= headed
+    if override and "NAME" in override:
+        shown = override.replace("NAME", "")
+        assert f"`{shown}" in section, shown
+    elif override:
+        assert [name for name in known if override.format(name) not in section and name != "vector"] == []
+
+
+def lines_of(page: str) -> list[list[str]]:
+    """`lewm train` and `pretrain` lines of its shell blocks, as (verb, *arguments)."""
+    blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    return [line[1:] for line in lines if line[1] in ("train", "pretrain")]
+
+
+def overrides_of(page: str) -> list[list[str]]:
+    """What the text between the blocks says to type, each in backticks; `NAME` is none."""
+    text = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
+    found = [
+        span for span in re.findall(r"`([^`\n]+)`", text) if re.match(r"'?(model|objective|trainer)[\w./]*=", span)
+    ]
+    return [["train", *shlex.split(span)] for span in found if "NAME" not in span]
+
+
+NEEDS = {  # settings of a part that must be chosen first
+    "objective.prediction.steps": "objective=open_loop",
+    "objective.regulariser.form": "objective/regulariser=exact_sigreg",
+    "objective.regulariser.kernel": "objective/regulariser=sphere_mmd",
+    "model.encoder.registers": "model/encoder=vit",
+    "model.predictor.residual": "model/predictor=adaln_transformer",
+}
+SHOWN = [shown for page in PAGES.values() for shown in (*lines_of(page), *overrides_of(page))]
+
+
+@pytest.fixture
+def own_parts(monkeypatch):
+    """The two examples can be imported as plug-ins; what they register is forgotten afterwards."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    for kind in ("regulariser", "predictor"):
+        monkeypatch.setitem(registry._PARTS, kind, dict(registry._PARTS[kind]))
+    yield
+    for name in ("your_own_objective", "your_own_predictor"):
+        sys.modules.pop(name, None)
+
+
+def test_what_the_pages_choose_exists():
+    """Every group=name; the next test composes all of it."""
+    groups, chosen = config.groups(), 0
+    for override in (override for _, *overrides in SHOWN for override in overrides):
+        key, _, value = override.partition("=")
+        if key in groups and value not in ("coding_rate", "arx"):
+            assert value in groups[key], override
+            chosen += 1
+    assert chosen > 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shown", SHOWN, ids=" ".join)
+def test_what_the_pages_say_to_type_is_understood(shown, own_parts):
+    verb, *overrides = shown
+    first = [needed for key, needed in NEEDS.items() if any(o.startswith(f"{key}=") for o in overrides)]
+    given = [] if any(o.startswith("data=") for o in overrides) else ["data=d", "out=o"]
+    composed = config.compose(verb, [*given, *first, *overrides])
+    registry.build("objective", composed["objective"])
+    registry.build("trainer", composed["trainer"])
+
+
+@pytest.mark.parametrize(("page", "name"), [("objectives", "your_own_objective"), ("models", "your_own_predictor")])
+def test_the_part_a_page_shows_is_the_example_s(page, name):
+    (shown,) = [
+        block for block in re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL) if "@register" in block
+    ]
+    part = shown[shown.index("@register") :]
+    example = (EXAMPLES / f"{name}.py").read_text()
+    assert part in example and f"# {name}.py" in shown and len(shown.splitlines()) < 40
+    imports = [line for line in shown[: -len(part)].splitlines() if re.match("from|import", line)]
+    assert [line for line in imports if line not in example] == []
+
+
+def test_the_pages_quote_the_measured_costs():
+    cost = runpy.run_path(str(DOCS / "results/objectives/cost.py"))
+    rows = [json.loads(line) for line in cost["RAW"].read_text().splitlines()[1:]]
+    adr = (DOCS / "adr/0010-onednn-for-gradients-too.md").read_text()
+    pages = [PAGES["models"], PAGES["objectives"], adr]
+    assert [cost["quoted"](page, rows) for page in pages] == pages
+    changed = [
+        row | {"ms": [0.0, 0.0]} for row in rows if row["kind"] in ("regulariser", "auxiliary", "prediction")
+    ]
+    replaced = " ".join(cost["quoted"](PAGES["objectives"], changed).split())
+    assert replaced.count("0.0 / 0.0 ms") == len(changed)

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
+from scipy.stats import binomtest, spearmanr
 
 from experiments.ablation.variants import TASKS
 from experiments.cells import cells, made, table
@@ -29,6 +29,15 @@ TITLES = (
     "rank",
     "two-NN",
 )
+MEASURES = {
+    "probe_r2": "probe R2",
+    "rollout_1": "error at 1",
+    "rollout_8": "error at 8",
+    "action_gap": "action gap",
+    "rank_correlation": "rank correlation",
+    "effective_rank": "effective rank",
+    "two_nn": "two-NN",
+}
 HEAD = """# Objectives and predictors on tasks that the default does not solve
 
 Made by `lewm ablation`; the raw lines are in `{logs}` beside this page, with the outcome of every pair.
@@ -55,6 +64,7 @@ def write(out: Path) -> None:
     parts = [HEAD.format(logs=names, count=count, luck=0.05 * count, holm=level)]
     for task, variants in found.items():
         parts.append(f"## {TASKS[task].title}\n\n{_table(variants, level)}")
+        parts.append(f"{_watch(variants)}\n")
         parts += made(logs[task])
     parts.append("![Success by variant](ablation.png)\n")
     (out / "ablation.md").write_text("\n".join(parts))
@@ -97,10 +107,21 @@ def _table(variants: Mapping[str, Rows], level: float) -> str:
                 "" if name == BASELINE else _beside(rows, variants.get(BASELINE, {}), level),
                 f"{mean(row['cpu_seconds'] for row in rows.values()):.0f}",
                 *(_mean(rows, key) for key in ("probe_r2", "rollout_8", "rank_correlation")),
-                *(_mean(rows, key, 0) for key in ("effective_rank", "two_nn")),
+                *(_mean(rows, key, 1) for key in ("effective_rank", "two_nn")),
             )
         )
     return table(TITLES, lines)
+
+
+def _watch(variants: Mapping[str, Rows]) -> str:
+    """Which measure goes with success over all models of a task."""
+    rows = [row for group in variants.values() for row in group.values()]
+    if len(rows) < 5:
+        return ""
+    scores = [row["outcomes"].count("1") for row in rows]
+    found = {name: float(spearmanr(scores, [row[key] for row in rows]).statistic) for key, name in MEASURES.items()}
+    listed = ", ".join(f"{name} {value:+.2f}" for name, value in sorted(found.items(), key=lambda x: -abs(x[1])))
+    return f"Spearman correlation with success over these {len(rows)} models: {listed}."
 
 
 def _mean(rows: Rows, key: str, digits: int = 2) -> str:

@@ -27,7 +27,7 @@ def assert_one_line(result: tuple[int, str, str], *words: str) -> None:
 def test_help_lists_every_verb_and_teaches_settings(lewm):
     code, out, _ = lewm("--help")
     assert code == 0
-    for verb in ("collect", "train", "evaluate", "demo", "report"):
+    for verb in ("collect", "train", "pretrain", "evaluate", "diagnose", "demo", "ablation", "report", "import"):
         assert verb in out
     code, out, _ = lewm("train", "--help")
     assert code == 0
@@ -62,6 +62,8 @@ def test_cfg_job_prints_the_configuration_and_runs_nothing(lewm, tmp_path):
         (["collect", "episodes=many", "out=x"], ["episodes", "whole number", "many"]),
         (["train", "data=x", "out=y", "trainer.steps=1.5"], ["trainer.steps", "whole number"]),
         (["collect"], ["out=... must be given"]),
+        (["evaluate"], ["run=... must be given"]),  # though `out` says the same as `run`
+        (["ablation", "out=x", "run=y", "variants=[smmw]"], ["unknown variant 'smmw'", "did you mean 'smwm'?"]),
         (["collect", "runs/x"], ["'runs/x' is not key=value"]),
         (["collect", "out=[", "env=two_room"], ["out=["]),
         (["collect", "plugins=[no_such_package]", "out=x"], ["no_such_package", "pip install"]),

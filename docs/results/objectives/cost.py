@@ -1,9 +1,9 @@
-"""What each part costs on one CPU thread: raw lines in cost.jsonl, which docs/models.md and docs/objectives.md quote.
+"""What each part costs on one CPU thread: raw lines in cost.jsonl, which docs/*.md quote.
 
 OMP_NUM_THREADS=1 python docs/results/objectives/cost.py            # measures, a minute, and writes the figures
 python docs/results/objectives/cost.py --quote                      # only writes those of cost.jsonl into the pages
 
-Times are medians of processor seconds. Malloc keeps its heap, as in a training run that has warmed up.
+Times are medians of processor seconds. Malloc keeps its heap, as it does in training.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from experiments.runs import provenance
 from lewm import registry
 from lewm.models import SIZES, WorldModel, layers
-from lewm.models.adaln import keep_heap
 from lewm.objectives import Encoded
+from lewm.training.heap import kept_heap
 from lewm.types import ActionSpec
 
 RAW = Path(__file__).with_name("cost.jsonl")
@@ -186,12 +186,17 @@ def figures(row: Row) -> str:
 
 
 def quoted(page: str, rows: list[Row]) -> str:
-    """The page with these figures in place of others of their form, in the part's section or in its row of a table."""
+    """The page with these figures in place of others of their form, in a part's section or its row of a table."""
     for row in rows:
         text, name = figures(row), re.escape(row["name"])
         like = r"\s+".join(NUMBER.sub(lambda _: NUMBER.pattern, word) for word in text.split())
+
+        def fill(found: re.Match[str], text: str = text) -> str:
+            numbers = iter(NUMBER.findall(text))
+            return found[1] + NUMBER.sub(lambda _: next(numbers), found[2])  # line breaks stay where they are
+
         for start, inside in ((f"\n### `{name}`", r"(?:(?!\n#).)*?"), (f"\n\\| `{name}` ", r"[^\n]*?")):
-            page = re.sub(f"({start}{inside}){like}", lambda f, text=text: f[1] + text, page, flags=re.DOTALL)
+            page = re.sub(f"({start}{inside})({like})", fill, page, flags=re.DOTALL)
     return page
 
 
@@ -199,8 +204,7 @@ def measure() -> None:
     """Write cost.jsonl."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    keep_heap()
-    with RAW.open("w") as file:
+    with kept_heap(), RAW.open("w") as file:
         file.write(json.dumps({"made": provenance(), "windows": BATCHES, "frames": FRAMES, "dim": DIM}) + "\n")
         for kind in (terms, predictions, predictors, encoders, products):
             for row in kind():
