@@ -112,9 +112,11 @@ PREDICTORS = {
     "prefix, prefixes (Fast-LeWM)": (*_predictor("prefix", *SMALL_PREFIX), "objective=fast_lewm"),
 }
 JOINED = {
-    f"{regulariser}, {prediction}": (*REGULARISERS[regulariser], *PREDICTIONS[prediction])
-    for regulariser in ("weight 0.4", "weight 1.6", "spectral_floor")
-    for prediction in PREDICTIONS
+    f"{regulariser}, {name}": (*REGULARISERS[regulariser], *parts[name])
+    for regulariser, parts, name in (
+        ("weight 0.4", PREDICTIONS, "open_loop"),
+        ("spectral_floor", PREDICTIONS, "prefixes"),
+    )
 }
 VARIANTS: dict[str, tuple[str, ...]] = (
     {"default": ()} | PREDICTIONS | REGULARISERS | AUXILIARIES | PREDICTORS | JOINED

@@ -20,6 +20,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "visreg": {"regulariser": "visreg"},  # centre, scale and shape (arXiv 2606.02572)
     "vicreg": {"regulariser": "vicreg"},  # variance and covariance (arXiv 2105.04906)
     "weak_sigreg": {"regulariser": "weak_sigreg"},  # covariance to identity (arXiv 2603.05924)
+    "floored": {"regulariser": "spectral_floor"},  # floors under the spectrum, no law (arXiv 2605.20107)
     "rdmreg": {"regulariser": "rdmreg"},  # LpWM: sparse latents (arXiv 2608.22764)
     "dysib": {"regulariser": "dysib"},  # information bottleneck (arXiv 2604.24662)
     # Actions instead of a law

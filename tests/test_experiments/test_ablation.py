@@ -158,7 +158,8 @@ def test_a_rerun_measures_only_what_is_missing_and_all_of_it(sweep):
 
 
 def line(variant, seed, outcomes="", **row):
-    numbers = dict.fromkeys(("probe_r2", "rollout_8", "rank_correlation", "effective_rank", "two_nn"), 0.5)
+    rate = outcomes.count("1") / max(1, len(outcomes))
+    numbers = dict.fromkeys(page.MEASURES, 0.5) | {"rollout_8": 1 - rate, "rank_correlation": rate**2}
     row = row or {"outcomes": outcomes, "cpu_seconds": 10.0 + seed, **numbers}
     settings = {"task": "two_room", "variant": variant, "overrides": [], "seed": seed, "threads": 1}
     return json.dumps({"cell": f"{variant} {seed}", "settings": settings, "rows": [row]}) + "\n"
@@ -197,6 +198,7 @@ def test_the_page_agrees_with_a_hand_made_log(tmp_path):
     assert found["same"]["beside the default"] == "+0, p 1 (tie)" and found["default"]["beside the default"] == ""
     assert "Of 2 comparisons about 0 would" in text and "below 0.0250" in text
     assert "- lost, seed 0: the loss became nan at step 3\n" in text
+    assert "with success over these 6 models: error at 8 -1.00, rank correlation +1.00.\n" in text
 
 
 def test_a_page_without_the_default_compares_nothing(tmp_path):
