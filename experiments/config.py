@@ -122,13 +122,14 @@ def compose(verb: str, overrides: Sequence[str]) -> dict[str, Any]:
     registry.load_plugins(plugins_of(overrides))
     store_groups()
     overrides = with_preset(verb, overrides)
-    check(verb, overrides)
-    return resolve(verb, _compose(verb, overrides))
+    checked = check(verb, overrides)
+    swept = any(_is_sweep(override) for override in overrides)  # Hydra says what is wrong with that
+    return resolve(verb, _compose(verb, overrides) if swept else checked)
 
 
 def resolve(verb: str, config: DictConfig) -> dict[str, Any]:
     """A composed configuration as plain data; what must be given and is not is an `InputError`."""
-    missing = sorted(OmegaConf.missing_keys(config))
+    missing = _missing(OmegaConf.to_container(config, resolve=False))
     if missing:
         raise InputError(f"{missing[0]}=... must be given (lewm {spoken(verb)} --help)")
     try:
@@ -138,8 +139,12 @@ def resolve(verb: str, config: DictConfig) -> dict[str, Any]:
     return plain | {key: str(plain[key]) for key in ("out", "run", "data") if plain.get(key) is not None}
 
 
-def check(verb: str, overrides: Sequence[str]) -> None:
-    """Raise an `InputError` for overrides that Hydra would reject; sweeps (`seed=0,1`) are left to Hydra."""
+def check(verb: str, overrides: Sequence[str]) -> DictConfig:
+    """Raise an `InputError` for overrides that Hydra would reject; sweeps (`seed=0,1`) are left to Hydra.
+
+    Returns:
+        the configuration, but for the sweeps.
+    """
     single = [override for override in overrides if not _is_sweep(override)]
     options = choices(verb)
     chosen = []
@@ -155,7 +160,9 @@ def check(verb: str, overrides: Sequence[str]) -> None:
     defaults = OmegaConf.to_container(_compose(verb, chosen), resolve=False)
     for override in single:
         _check_key(verb, override, _keys(defaults), options)
-    _check_types(defaults, OmegaConf.to_container(_compose(verb, single), resolve=False))
+    composed = _compose(verb, single)
+    _check_types(defaults, OmegaConf.to_container(composed, resolve=False))
+    return composed
 
 
 def help_text(verb: str, what: str) -> str:
@@ -232,6 +239,14 @@ def _check_types(default: Any, given: Any, key: str = "") -> None:
             kind = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
             expected = kind.get(type(default).__name__, f"like {default}")
             raise InputError(f"setting '{key}' must be {expected}, got '{given}'")
+
+
+def _missing(config: Mapping[str, Any]) -> list[str]:
+    """Keys whose value must be given; OmegaConf's own list ends in an error where another value refers to one."""
+    found = [key for key, value in config.items() if value == "???"]
+    for key, value in config.items():
+        found += [f"{key}.{name}" for name in (_missing(value) if isinstance(value, dict) else ())]
+    return sorted(found)
 
 
 def _keys(config: Any, prefix: str = "") -> list[str]:

@@ -29,23 +29,24 @@ MAP_STATES = 1500
 
 
 def loss_curves(metrics: Sequence[Mapping[str, float]]) -> Figure:
-    """Prediction error, SIGReg and effective rank against the step."""
+    """Prediction error, regulariser and effective rank against the step."""
     steps = [m["step"] for m in metrics]
     figure = Figure(figsize=(9, 2.6), layout="constrained")
     panels = (
         ("prediction", "prediction error (MSE)", True),
-        ("regularisation", "SIGReg (EP / N)", True),
+        ("regularisation", "regulariser, before its weight", True),
         ("effective_rank", "effective rank of the latents", False),
     )
     for axis, (key, title, logarithmic) in zip(figure.subplots(1, 3), panels, strict=True):
-        axis.plot(steps, [m[key] for m in metrics], color=ACCENT, lw=1.4)
+        values = [m[key] for m in metrics]
+        axis.plot(steps, values, color=ACCENT, lw=1.4)
         axis.set(title=title, xlabel="step")
-        if logarithmic:
+        if logarithmic and min(values) > 0:  # `none` is 0, and some regularisers fall below it
             axis.set_yscale("log")
             axis.yaxis.set_minor_locator(ticker.LogLocator(subs=(2, 5)))
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter("{x:g}")
-        else:
+        elif not logarithmic:
             axis.set_ylim(bottom=0)
     return figure
 

@@ -5,6 +5,7 @@ And quiet for a library that closes other people's files.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -36,7 +37,9 @@ TINY = {
         "threads=1",
     ],
     "evaluate": ["pairs=6", "budget=15", "latency_pairs=2", "rows=4", "threads=1"],
+    "diagnose": ["frames=100", "horizon=3", "threads=1"],
 }
+TINY["pretrain"] = [setting for setting in TINY["train"] if not setting.startswith("planner.")]
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +49,15 @@ def tiny() -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="session")
-def compose():
+def small_probes():
+    """Probe few frames after each training: encoding thousands takes longer than a tiny training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("experiments.train"), "PROBE_FRAMES", 64)
+        yield
+
+
+@pytest.fixture(scope="session")
+def compose(small_probes):
     """(verb, *overrides) -> configuration, with the verb's tiny overrides first, less those that hold `without`."""
     from experiments import config
 
@@ -71,7 +82,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, compose) -> Path:
 
 
 @pytest.fixture
-def lewm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def lewm(small_probes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Call the console script in this process: lewm("train", "out=x") -> (exit code, stdout, stderr)."""
     from experiments import cli
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import envs  # noqa: F401, registers its tasks
 from lewm import registry
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

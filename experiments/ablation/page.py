@@ -46,11 +46,12 @@ Everything but the named override is the default's: data, steps, batches, planne
 **success**: at the goal when the budget ended, mean over seeds, with the 95 % Wilson interval of all their
 pairs together (the pairs are the same for every seed, so it says little about other seeds: see *by seed*).
 **beside the default**: difference in points on the same seeds and pairs, and the two-sided p of McNemar's exact
-test. Of {count} comparisons about {luck:.0f} would come below p = 0.05 by luck alone; what is not below {holm:.4f}
+test. Of {count} comparisons about {luck:.0f} would come below p = 0.05 by luck alone; what is not below {level:.4f}
 (Bonferroni) is a tie here. **CPU s**: processor seconds of training, probe included, one thread. **probe R2**:
 linear probe of the true state, worst axis. **error at 8**: open-loop error eight blocks ahead in units of what
 standing still gives. **rank corr.**: Spearman between latent and true distance. **rank**, **two-NN**: effective
 rank and intrinsic dimension of the latents. The last five are of held-out episodes, means over seeds.
+The test, too, is of these models on these pairs: where seeds differ by more than variants, it is luck of training.
 """
 
 
@@ -58,13 +59,13 @@ def write(out: Path) -> None:
     """Write `ablation.md` and `ablation.png` from the logs in `out`."""
     logs = {task: out / f"{task}.jsonl" for task in TASKS if (out / f"{task}.jsonl").exists()}
     found = {task: _by_variant(log) for task, log in logs.items()}
-    count = sum(len(variants) - 1 for variants in found.values())
+    count = sum(len(set(variants) - {BASELINE}) for variants in found.values())
     level = 0.05 / max(1, count)
     names = ", ".join(log.name for log in logs.values())
-    parts = [HEAD.format(logs=names, count=count, luck=0.05 * count, holm=level)]
+    parts = [HEAD.format(logs=names, count=count, luck=0.05 * count, level=level)]
     for task, variants in found.items():
         parts.append(f"## {TASKS[task].title}\n\n{_table(variants, level)}")
-        parts.append(f"{_watch(variants)}\n")
+        parts += [*_diverged(logs[task]), f"{_watch(variants)}\n"]
         parts += made(logs[task])
     parts.append("![Success by variant](ablation.png)\n")
     (out / "ablation.md").write_text("\n".join(parts))
@@ -79,12 +80,23 @@ def _by_variant(log: Path) -> dict[str, Rows]:
     for cell in cells(log):
         settings = cell["settings"]
         if "failed" in cell["rows"][0]:
-            continue
+            continue  # see `_diverged`
         found.setdefault(settings["variant"], {})[settings["seed"]] = {
             **cell["rows"][0],
             "overrides": settings["overrides"],
         }
     return found
+
+
+def _diverged(log: Path) -> list[str]:
+    """What did not train, which is a result, too."""
+    lines = [
+        f"- {cell['settings']['variant']}, seed {cell['settings']['seed']}: {row['failed'].partition(';')[0]}"
+        for cell in cells(log)
+        for row in cell["rows"]
+        if "failed" in row
+    ]
+    return ["Diverged, and in none of the numbers above:\n\n" + "\n".join(lines) + "\n"] if lines else []
 
 
 def _success(rows: Rows) -> tuple[float, Sequence[float]]:
@@ -119,7 +131,9 @@ def _watch(variants: Mapping[str, Rows]) -> str:
     if len(rows) < 5:
         return ""
     scores = [row["outcomes"].count("1") for row in rows]
-    found = {name: float(spearmanr(scores, [row[key] for row in rows]).statistic) for key, name in MEASURES.items()}
+    columns = {name: [row[key] for row in rows] for key, name in MEASURES.items()}
+    varied = {name: values for name, values in columns.items() if len(set(values)) > 1 and len(set(scores)) > 1}
+    found = {name: float(spearmanr(scores, values).statistic) for name, values in varied.items()}
     listed = ", ".join(f"{name} {value:+.2f}" for name, value in sorted(found.items(), key=lambda x: -abs(x[1])))
     return f"Spearman correlation with success over these {len(rows)} models: {listed}."
 

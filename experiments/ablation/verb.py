@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -19,6 +20,7 @@ from experiments.collect import collect
 from experiments.evaluate import evaluate
 from experiments.runs import at_least, exclusive, say
 from experiments.train import train
+from lewm.training import Diverged
 from lewm.types import InputError, nearest
 
 
@@ -45,6 +47,9 @@ def ablation(config: Mapping[str, Any]) -> None:
 
 
 def _chosen(config: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    for name, overrides in (config["also"] or {}).items():
+        if not isinstance(overrides, list):
+            raise InputError(f"also={{'{name}': ...}} needs a list of overrides of `lewm train`, got {overrides!r}")
     own = {name: tuple(overrides) for name, overrides in (config["also"] or {}).items()}
     names = list(VARIANTS) if config["variants"] is None else config["variants"]
     for name in names:
@@ -80,6 +85,7 @@ def _training(task: Task, overrides: tuple[str, ...]) -> list[str]:
 def _measure(
     task: Task, overrides: list[str], seed: int, data: Path, folder: Path, config: Mapping[str, Any]
 ) -> Rows:
+    shutil.rmtree(folder, ignore_errors=True)  # of a try that was cut off: its seconds would be missing
     common = [f"threads={config['threads']}", f"plugins=[{','.join(config['plugins'])}]"]
     begin = time.process_time()  # of all its threads; the wall clock would time the neighbours, too
     settings = configuration.compose(
@@ -87,21 +93,21 @@ def _measure(
     )
     try:
         train(settings)
-    except InputError as error:
-        if "became" not in str(error):
-            raise
+    except Diverged as error:
         return [{"failed": str(error)}]  # diverging is a result, too
     seconds = time.process_time() - begin
     chosen = [*task.evaluate, "floors=[]", "latency_pairs=1", *common]
     summary = evaluate(configuration.compose("evaluate", [f"run={folder}", *chosen]))
-    scored = records.read(folder / "episodes.jsonl")
+    scored = sorted(records.read(folder / "episodes.jsonl"), key=lambda record: record.pair)
     return [
         {
             "outcomes": "".join(str(int(record.success_final)) for record in scored),
+            "pairs": summary["protocol"]["pairs_fingerprint"],
             "success": summary["success_final"],
             "probe_r2": min(summary["probe_r2"] or [float("nan")]),
             "cpu_seconds": round(seconds, 1),
             "plan_ms": summary["plan_ms_p50"],
             **measures(folder, data, settings["validation"], config["plugins"]),
+            "trained": {part: settings[part] for part in ("model", "objective", "trainer")},
         }
     ]

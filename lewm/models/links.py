@@ -13,7 +13,8 @@ register("link", "none")(nn.Identity)
 
 @register("link", "sphere")
 class Sphere(nn.Module):
-    """Latents on the sphere of radius sqrt(D), so that a coordinate has unit variance (SPHERE-JEPA, arXiv 2605.26900).
+    """Latents on the sphere of radius sqrt(D), so that a coordinate has unit variance (SPHERE-JEPA, arXiv
+    2605.26900).
 
     There uniform latents project to nearly N(0, 1), and squared distance is 2 D (1 - cosine).
     """

@@ -23,7 +23,9 @@ class OneStep:
 class OpenLoop:
     """sum_k w_k |f^k(z_t, a_t ... a_{t+k-1}) - z_{t+k}|^2: the predictor on its own output, as a planner uses it.
 
-    Predictions of k = 1 ... `steps` blocks from every frame of the window, w_k proportional to k^`growth`. RC-aux's
+    Predictions of k = 1 ... `steps` blocks from every frame of the window, w_k proportional to k^`growth`. All in
+    `steps` calls: a predictor that looks at several frames is given, for the k-th, predictions of k - 1 blocks in
+    the place of all of them, where a planner's oldest are real. RC-aux's
     is growth 1 (arXiv 2605.07278, whose number of steps is drawn anew for each batch).
     """
 

@@ -3,7 +3,8 @@
 from lewm.training.distributed import Processes, join
 from lewm.training.schedule import warmup_cosine
 from lewm.training.start import start_from
+from lewm.training.step import Diverged
 from lewm.training.stopping import Stopped
 from lewm.training.trainer import Trainer
 
-__all__ = ["Processes", "Stopped", "Trainer", "join", "start_from", "warmup_cosine"]
+__all__ = ["Diverged", "Processes", "Stopped", "Trainer", "join", "start_from", "warmup_cosine"]

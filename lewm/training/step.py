@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 Objective = Callable[[Encoded], LossTerms]
 
 
+class Diverged(InputError):
+    """Loss or gradient are not finite any more."""
+
+
 class Source(Protocol):
     """What batches are drawn from: `lewm.data.Windows`, or anything else that does this."""
 
@@ -67,7 +71,10 @@ class Stepper:
         self.optimiser.zero_grad(set_to_none=True)
         parts = []
         for micro in _split(batch, self.settings.accumulate):
-            terms, z_BTD = self.loss(micro, generator)
+            try:
+                terms, z_BTD = self.loss(micro, generator)
+            except torch.linalg.LinAlgError:  # a decomposition's way of saying so
+                raise self._diverged("loss", math.nan, step + 1) from None
             (terms.total / self.settings.accumulate).backward()
             parts.append((terms.total.detach(), {k: v.detach() for k, v in terms.parts.items()}, z_BTD.detach()))
         self.processes.average_gradients(self.model.parameters())
@@ -101,13 +108,16 @@ class Stepper:
         return metrics, z_BTD
 
     def check(self, outcome: Outcome, done: int) -> None:
-        """Raise an `InputError` for numbers that are not finite, before they are saved."""
+        """Raise `Diverged` for numbers that are not finite, before they are saved."""
         for what, value in (("loss", self.processes.mean(outcome.loss)), ("gradient", outcome.norm)):
             if not math.isfinite(value.item()):
-                raise InputError(
-                    f"the {what} became {value.item()} at step {done}; lower trainer.learning_rate "
-                    f"(now {self.settings.learning_rate}) and start in a new folder"
-                )
+                raise self._diverged(what, value.item(), done)
+
+    def _diverged(self, what: str, value: float, done: int) -> Diverged:
+        return Diverged(
+            f"the {what} became {value} at step {done}; lower trainer.learning_rate "
+            f"(now {self.settings.learning_rate}) and start in a new folder"
+        )
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[LossTerms, Tensor]:
         """Of a micro-batch, and its latents (b, T, D)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -36,6 +37,7 @@ class Watch:
         self._steps, self._warmup, self._clip, self._tell, self._clock = steps, warmup, clip, tell, clock
         self._said: set[str] = set()
         self._losses: list[float] = []
+        self._best = math.inf  # mean of so many in a row as are compared
         self._late: list[float] = []  # gradient norms
         self._collapsed = 0
         self._count, self._waiting, self._total = 0, 0.0, 0.0
@@ -90,11 +92,13 @@ class Watch:
             )
 
     def _rising(self, step: int) -> None:
+        if len(self._losses) < RECENT:
+            return
+        now = sum(self._losses[-RECENT:]) / RECENT
+        self._best = min(self._best, now)
         if step <= self._warmup or len(self._losses) < 3 * RECENT:
             return
-        last = len(self._losses) - RECENT
-        means = [sum(self._losses[k : k + RECENT]) / RECENT for k in range(last + 1)]
-        best, now = min(means), means[-1]
+        best = self._best
         if now - best > RISING * abs(best):
             self._say(
                 "rising",

@@ -69,7 +69,8 @@ def test_a_variant_with_a_predictor_does_without_the_settings_of_the_usual_one()
     assert verb._training(task, ("model/predictor=gru",)) == ["trainer.steps=9", "model/predictor=gru"]
 
 
-def test_unknown_names_are_offered_the_nearest(tmp_path):
+def test_unknown_names_are_offered_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.setattr(verb, "_collect", lambda task, folder: pytest.fail("a mistake must show before the work"))
     for wrong, hint in (
         ({"variants": ["smmw"]}, "unknown variant 'smmw'.*did you mean 'smwm'"),
         ({"tasks": ["two_rom"]}, "unknown task 'two_rom'.*did you mean 'two_room'"),

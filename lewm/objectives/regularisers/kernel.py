@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from lewm.objectives.regularisers.base import Regulariser
 from lewm.objectives.regularisers.directions import frozen_subspaces
@@ -72,6 +73,7 @@ class _Kummer(torch.autograd.Function):
         return _polynomial(_kummer_polynomials(dim)[0], 2 * v - 1) * v.sqrt()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (v,) = ctx.saved_tensors
         return _polynomial(_kummer_polynomials(ctx.dim)[1], 2 * v - 1) * v * v.sqrt() * grad * (-2 / ctx.dim), None
@@ -79,7 +81,7 @@ class _Kummer(torch.autograd.Function):
 
 def kummer(s: Tensor, dim: int) -> Tensor:
     """1F1(1/2; dim/2; -s), s >= 0: the mean of exp(-s cos^2) over the angle of a direction to a fixed axis."""
-    return _Kummer.apply(s, dim)
+    return _Kummer.apply(s, dim) if dim > 1 else (-s).exp()
 
 
 def inverse_multiquadric(s: Tensor, dim: int) -> Tensor:
@@ -121,7 +123,7 @@ class Exact(Regulariser):
             bases = frozen_subspaces(self.subspaces, z_GND.shape[-1], self.seed).to(z_GND)
             z_GND = rearrange(z_GND.unsqueeze(1) @ bases, "g k n d -> (g k) n d")
         dim = z_GND.shape[-1]
-        kernel = kummer if self.form == "kummer" and dim > 1 else inverse_multiquadric
+        kernel = kummer if self.form == "kummer" else inverse_multiquadric
         pairs = kernel(squared_distances(z_GND, z_GND) / 2, dim).mean()
         single = kernel(z_GND.square().sum(-1) / 4, dim).mean()
         return math.sqrt(2 * math.pi) * (pairs - math.sqrt(2) * single + 1 / math.sqrt(3))

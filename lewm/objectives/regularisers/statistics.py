@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from lewm.objectives.regularisers.base import std
 from lewm.registry import register
@@ -60,6 +61,7 @@ class _EppsPulley(torch.autograd.Function):
         return total.squeeze(-2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad.unsqueeze(-2), None, None

@@ -10,7 +10,7 @@ from torch import nn
 
 from lewm.diagnosis import effective_rank
 from lewm.objectives import LossTerms, Objective
-from lewm.training import Stopped, Trainer, warmup_cosine
+from lewm.training import Diverged, Stopped, Trainer, warmup_cosine
 from lewm.types import InputError
 
 SETTINGS = {"steps": 12, "batch_size": 8, "warmup": 3, "log_every": 3, "save_every": 4}
@@ -196,17 +196,19 @@ class Breaks:
         terms, z = self.objective(encoded), encoded.z_BTD
         if self.calls < 3:
             return terms
+        if self.what == "decomposition":
+            torch.linalg.eigvalsh(torch.full((4, 4), torch.nan))
         poison = z.sum() * torch.nan if self.what == "loss" else (z.sum() * 0).sqrt()
         return LossTerms(terms.total + poison, terms.parts)
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("what", ["loss", "gradient", "decomposition"])
 @pytest.mark.parametrize(("log_every", "save_every"), [(1, 1), (4, 2), (12, 1)])
 def test_broken_numbers_are_an_error_and_the_last_good_state_is_kept(
     make_model, windows, tmp_path, what, log_every, save_every
 ):
     options = {"log_every": log_every, "save_every": save_every}
-    with pytest.raises(InputError, match=r"became (nan|inf) .*learning_rate"):
+    with pytest.raises(Diverged, match=r"became (nan|inf) .*learning_rate"):
         fit(make_model(), windows, tmp_path, objective=Breaks(what), **options)
     state = torch.load(tmp_path / "training_state.pt", weights_only=True)
     assert state["step"] == 2

@@ -68,15 +68,14 @@ def test_in_pieces_on_a_cpu_and_whole_elsewhere(rows, samples, monkeypatch):
         torch.testing.assert_close(predictor._imagine(observed, future), plain, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("seen", [1, 3])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("seen", "threads"), [(3, 1), (1, 2)])
 def test_float32_of_the_published_size(seen, threads):
     """Here oneDNN does the products; a row is the same bits whatever rows share the batch."""
     torch.manual_seed(0)
     predictor = AdaLNTransformer(192, 10).eval()
     for block in predictor.blocks:
         torch.nn.init.normal_(block.modulation.weight, std=0.05)
-    z, past, future = torch.randn(3, seen, 192), torch.randn(3, seen - 1, 10), torch.randn(3, 20, 5, 10)
+    z, past, future = torch.randn(2, seen, 192), torch.randn(2, seen - 1, 10), torch.randn(2, 12, 4, 10)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -84,7 +83,7 @@ def test_float32_of_the_published_size(seen, threads):
             observed = predictor.observe(z, past)
             fast, plain = predictor.rollout(observed, future), predictor.plain_rollout(observed, future)
             assert (fast - plain).abs().max() < 1e-5 * plain.abs().max()
-            for row in range(3):
+            for row in range(2):
                 assert torch.equal(predictor.rollout(observed[row : row + 1], future[row : row + 1])[0], fast[row])
     finally:
         torch.set_num_threads(before)
@@ -115,7 +114,7 @@ def test_training_takes_the_plain_rollout():
         assert torch.equal(*drawn)
 
 
-@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("gradients", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_rollout_is_one_graph(gradients):
     """No control flow depends on data, so torch.compile sees all of it."""
     predictor = make(dtype=torch.float32)

@@ -214,4 +214,4 @@ def test_one_batch_of_a_linear_system_can_be_learnt(name):
         optimiser.zero_grad()
         error.backward()
         optimiser.step()
-    assert error < 0.05 * (z[:, :, None] - targets).square().mean()
+    assert error < 0.1 * (z[:, :, None] - targets).square().mean()
