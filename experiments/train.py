@@ -198,12 +198,14 @@ def _check_advice(config: Mapping[str, Any]) -> None:
 
 
 def check_sums(reader: EpisodeReader) -> None:
+    """Raise an `InputError` for the first thing that is damaged in a data set."""
     with progress(len(reader), "verify", "episodes") as bar:
         for fault in reader.verify(bar.update):
             raise InputError(f"{fault.text} (`lewm data verify {reader.folder}` lists everything)")
 
 
 def check_images(reader: EpisodeReader, size: int) -> None:
+    """Raise an `InputError` unless a data set holds square images of this size."""
     if "pixels" not in reader.info.columns:
         raise InputError(f"{reader.folder} holds no images (columns {sorted(reader.info.columns)})")
     shape = reader.info.columns["pixels"].shape

@@ -66,7 +66,7 @@ def write(out: Path) -> None:
     for task, variants in found.items():
         parts.append(f"## {TASKS[task].title}\n\n{_table(variants, level)}")
         parts += [*_diverged(logs[task]), f"{_watch(variants)}\n"]
-        parts += made(logs[task])
+        parts += dict.fromkeys(made(logs[task]))  # of several in a row one is enough
     parts.append("![Success by variant](ablation.png)\n")
     (out / "ablation.md").write_text("\n".join(parts))
     _draw(found, out / "ablation.png")

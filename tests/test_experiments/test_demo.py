@@ -13,7 +13,7 @@ KEYS = {
 
 
 def small(tiny) -> list[str]:
-    return [f"{verb}.{override}" for verb in tiny for override in tiny[verb]]
+    return [f"{verb}.{override}" for verb in ("collect", "train", "evaluate") for override in tiny[verb]]
 
 
 def test_the_demo_leaves_everything_it_shows(lewm, tiny, tmp_path):
