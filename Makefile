@@ -20,7 +20,7 @@ demo: .venv/installed
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q tests/test_planners  # some of them are about time: alone
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --ignore tests/test_planners
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup --ignore tests/test_planners
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m slow

@@ -43,6 +43,7 @@ def arm(monkeypatch):
     return runpy.run_path(str(EXAMPLES / "your_own_env.py"))
 
 
+@pytest.mark.slow
 def test_an_environment_of_your_own_is_collected_trained_and_planned_on(arm, tiny, tmp_path, capsys):
     summary = arm["main"](
         tmp_path,

@@ -37,6 +37,7 @@ def small(monkeypatch, tiny_run):
     return run
 
 
+@pytest.mark.slow
 def test_parts_leave_raw_lines_a_page_and_a_plot(small, lewm, tmp_path):
     code, _, err = lewm(*small(tmp_path, "deadline", "success"), "threads=[1]")
     assert code == 0, err

@@ -75,6 +75,7 @@ def test_verify_tells_leftovers_from_faults(lewm, store, tmp_path):
     assert "ends in a torn line" in out and "5 bytes behind its last committed episode" in out
 
 
+@pytest.mark.slow
 def test_convert_there_and_back_then_train(lewm, store, tiny, tmp_path):
     """The page's promise: a stable-worldmodel file, converted and trained on from the command line."""
     assert lewm("data", "convert", store, tmp_path / "set.h5", "--to", "swm_hdf5")[0] == 0
@@ -128,6 +129,7 @@ def test_merge(lewm, store, tmp_path):
     assert not (tmp_path / "both").exists()
 
 
+@pytest.mark.slow
 def test_view_draws_a_sheet_and_plays_the_episodes(lewm, store, tmp_path):
     code, _, err = lewm("data", "view", store, "--episodes", "3,0", "--out", tmp_path / "pictures")
     assert code == 0, err

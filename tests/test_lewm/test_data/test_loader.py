@@ -154,6 +154,7 @@ def test_auto_measures_both_and_says_what_it_chose(made, monkeypatch):
     assert Loader(windows, batch_size=4, seed=0).choice == "as asked"
 
 
+@pytest.mark.slow
 def test_auto_with_real_processes(made):
     windows, _ = made
     auto = Loader(windows, batch_size=4, seed=9, workers="auto")

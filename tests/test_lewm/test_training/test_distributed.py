@@ -15,6 +15,7 @@ from lewm import registry
 from lewm.training import Processes, join
 from lewm.types import InputError
 
+pytestmark = pytest.mark.xdist_group("two processes")  # one worker: they are started once
 TERMS = [f"{kind} {name}" for kind in ("prediction", "regulariser", "auxiliary") for name in registry.names(kind)]
 
 

@@ -86,6 +86,7 @@ def fuzz(name, root, file, *texts, every=1):
     assert read(name, root)
 
 
+@pytest.mark.slow
 def test_lerobot_info(tmp_path):
     shutil.unpack_archive(GOLDEN / "lerobot.zip", tmp_path)
     fuzz("lerobot", tmp_path, tmp_path / "meta/info.json", every=6)  # prime to 13, so each place gets its turn

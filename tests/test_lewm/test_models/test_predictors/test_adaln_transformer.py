@@ -114,7 +114,8 @@ def test_training_takes_the_plain_rollout():
         assert torch.equal(*drawn)
 
 
-@pytest.mark.parametrize("gradients", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("gradients", [False, True])
 def test_rollout_is_one_graph(gradients):
     """No control flow depends on data, so torch.compile sees all of it."""
     predictor = make(dtype=torch.float32)
