@@ -196,8 +196,8 @@ def test_the_page_agrees_with_a_hand_made_log(tmp_path):
     p = 2 * sum(comb(won + lost, k) for k in range(lost + 1)) / 2 ** (won + lost)
     assert 0.001 < p < 0.05 / 2
     assert found["better"]["beside the default"] == f"{100 * (won - lost) / 80:+.0f}, p {p:.2g}"
-    assert found["same"]["beside the default"] == "+0, p 1 (tie)" and found["default"]["beside the default"] == ""
-    assert "Of 2 comparisons about 0 would" in text and "below 0.0250" in text
+    assert found["same"]["beside the default"] == "+5" and found["default"]["beside the default"] == ""
+    assert "of 1 tests, what is not\nbelow 0.0500" in text
     assert "- lost, seed 0: the loss became nan at step 3\n" in text
     assert "with success over these 6 models: error at 8 -1.00, rank correlation +1.00.\n" in text
 
