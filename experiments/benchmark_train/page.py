@@ -247,7 +247,7 @@ def plot(every: Sequence[Row], path: Path) -> None:
 
 
 def _panel(axis: Any, cell: Row) -> None:
-    """Bars on a logarithmic scale; the pale end of a bar is what keeping memory saves."""
+    """Bars, on a logarithmic scale where need be; the pale end of a bar is what keeping memory saves."""
     speed = cell["cell"].startswith("frames")
     values: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in _timed(cell):
@@ -258,14 +258,17 @@ def _panel(axis: Any, cell: Row) -> None:
         axis.barh(height, max(heaps.values()), color=colour, alpha=0.45, height=0.7)
         axis.barh(height, min(heaps.values()), color=colour, height=0.7)
         text = " and ".join(f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in heaps.values())
-        axis.text(1.1 * max(heaps.values()), height, text, va="center", fontsize=7)
+        axis.text(1.05 * max(heaps.values()), height, text, va="center", fontsize=7)
     names = [
         f"{'lewm' if side == 'lewm' else 'peer'}, {what if kind == 'step' else kind}" for side, what, kind in values
     ]
     axis.set_yticks(range(len(values)), list(reversed(names)), fontsize=7)
     found = [value for heaps in values.values() for value in heaps.values()]
-    axis.set_xscale("log")
-    axis.set_xlim(min(found) / 3, 8 * max(found))
+    if max(found) > 5 * min(found):
+        axis.set_xscale("log")
+        axis.set_xlim(min(found) / 3, 8 * max(found))
+    else:
+        axis.set_xlim(0, 1.4 * max(found))
     axis.set_title(cell["cell"], fontsize=9)
     axis.set_xlabel("frames per second" if speed else "ms: malloc as it is and memory kept", fontsize=7)
     axis.tick_params(axis="x", labelsize=7)

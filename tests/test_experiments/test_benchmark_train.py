@@ -1,6 +1,7 @@
 """`lewm benchmark train`: a small run of ours alone, resumption, the floor, the check, the page and its lines."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from experiments.peers.train_worker import Latents, Steps, without_dropout
 from lewm.models import layers
 from lewm.types import InputError
 
+RESULTS = Path(__file__).parents[2] / "docs/results/training"
 SMALL = ["peer=", "sizes=[16]", "patches=[8]", "batches=[2]", "layers=[1,1]", "threads=[1]", "rounds=2"]
 SMALL += ["seconds=0.01", "episodes=4", "batch_small=4", "latents={batch: 8, frames: 2, dim: 6, slices: 32}"]
 
@@ -193,3 +195,10 @@ def test_a_page_of_ours_alone_claims_nothing_of_theirs(tmp_path):
     text = (tmp_path / "training.md").read_text()
     assert "never slower" not in text and "| stable-worldmodel" not in text and "(not measured here)" in text
     assert "| CPU default: 50 times the frames of the ViT of **lewm** | 60 times | met |" in text
+
+
+def test_the_published_page_is_made_of_the_published_lines(tmp_path):
+    for name in ("training.jsonl", "training.md"):
+        (tmp_path / name).write_bytes((RESULTS / name).read_bytes())
+    page.write(tmp_path)
+    assert (tmp_path / "training.md").read_text() == (RESULTS / "training.md").read_text()
