@@ -240,3 +240,13 @@ def test_the_pages_quote_the_measured_costs():
     ]
     replaced = " ".join(cost["quoted"](PAGES["objectives"], changed).split())
     assert replaced.count("0.0 / 0.0 ms") == len(changed)
+
+
+def test_the_ablation_page_is_made_of_its_lines(tmp_path):
+    from experiments.ablation import page
+
+    results = DOCS / "results/ablation"
+    for name in ("two_room.jsonl", "reacher.jsonl"):
+        (tmp_path / name).write_bytes((results / name).read_bytes())
+    page.write(tmp_path)
+    assert (tmp_path / "ablation.md").read_text() == (results / "ablation.md").read_text()
