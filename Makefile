@@ -12,6 +12,7 @@ PIP_ARGS ?=
 seed ?= 0
 out ?= runs/demo$(if $(filter-out 0,$(seed)),-seed$(seed))
 BIN := .venv/bin
+TIMED := $(patsubst %,tests/test_planners/test_%.py,background clock mpc)  # tests about time: alone
 
 .PHONY: demo test test-slow lint pictures clean
 
@@ -19,8 +20,8 @@ demo: .venv/installed
 	$(BIN)/lewm demo seed=$(seed) out=$(out)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q tests/test_planners  # some of them are about time: alone
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup --ignore tests/test_planners
+	$(BIN)/python -m pytest -q $(TIMED)
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup $(TIMED:%=--ignore=%)
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m slow

@@ -18,6 +18,7 @@ from lewm import registry
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+@pytest.mark.slow
 def test_the_pendulum_swings_up_without_a_simulator():
     code = (
         "import runpy, sys; main = runpy.run_path(sys.argv[1])['main']; error = main(); "

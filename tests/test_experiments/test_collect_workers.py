@@ -206,6 +206,7 @@ def test_ray_that_is_not_installed_is_named_with_its_command(compose, tmp_path, 
     assert not (tmp_path / "set").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_imports_torch_only_for_a_policy_that_searches():
     code = """
 import sys

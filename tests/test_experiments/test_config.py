@@ -23,6 +23,7 @@ def test_defaults_compose_without_a_missing_or_unread_value(verb):
     assert "???" not in str(config.compose(verb, NEEDED[verb]))
 
 
+@pytest.mark.slow
 def test_every_registered_part_builds_from_its_own_defaults():
     given = {
         "env": {"rows": 2},

@@ -67,6 +67,7 @@ def compare(kind, frames, costs, spec, options, rows=2):
 OPTIONS = {"horizon": 3, "samples": 32, "iterations": 2, "warm_iterations": 1}
 
 
+@pytest.mark.slow
 @every
 def test_compiled_search_with_a_step_function(frames, kind):
     limits = Limits(low=[-1.0], high=[1.0], rate=[0.3])

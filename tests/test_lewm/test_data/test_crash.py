@@ -343,6 +343,7 @@ def test_kill_at_fifty_random_moments_costs_only_episodes_in_flight(tmp_path):
     assert found["between"] >= 10  # else the kills came too early or too late to say anything
 
 
+@pytest.mark.slow
 @needs_fork
 def test_kill_at_any_request_costs_only_episodes_in_flight(tmp_path):
     found = run("requests", tmp_path)
