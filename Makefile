@@ -24,7 +24,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup $(TIMED:%=--ignore=%)
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow --durations=12
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
