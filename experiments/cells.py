@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,36 @@ class Cell:
     measure: Callable[[], Rows]
 
 
-def complete(log: Path, wanted: Iterable[Cell]) -> None:
-    """Measure the cells that the log lacks; one that it holds with other settings is an `InputError`."""
+def complete(log: Path, wanted: Iterable[Cell], at_once: int = 1) -> None:
+    """Measure the cells that the log lacks; one that it holds with other settings is an `InputError`.
+
+    Args:
+        at_once: cells measured at a time, in threads: for those that are processes of their own.
+    """
     repair(log)
     missing = [cell for cell in wanted if not _done(cell, log)]
     if missing:
         _append(log, {"made": provenance()})
-    for cell in missing:
+    for cell, rows in _measured(missing, at_once):
+        _append(log, {"cell": cell.name, "settings": cell.settings, "rows": rows})
+
+
+def _measured(missing: Sequence[Cell], at_once: int) -> Iterator[tuple[Cell, Rows]]:
+    """Cells and what they gave, as they come; one at a time is done in this very thread."""
+
+    def measure(cell: Cell) -> Rows:
         say(f"benchmark {cell.name}")
-        _append(log, {"cell": cell.name, "settings": cell.settings, "rows": cell.measure()})
+        return cell.measure()
+
+    if at_once == 1:
+        yield from ((cell, measure(cell)) for cell in missing)
+        return
+    with ThreadPoolExecutor(at_once) as pool:
+        jobs = {pool.submit(measure, cell): cell for cell in missing}
+        try:
+            yield from ((jobs[job], job.result()) for job in as_completed(jobs))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def cells(log: Path) -> list[dict[str, Any]]:

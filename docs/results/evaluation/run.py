@@ -1,0 +1,242 @@
+"""The results table: collect, train and evaluate on five tasks, cell by cell, and the page made of the lines.
+
+    python docs/results/evaluation/run.py FOLDER             # what is missing
+    python docs/results/evaluation/run.py FOLDER two_room    # one task
+    python docs/results/evaluation/run.py page               # README.md from the lines alone
+
+Each cell is one `lewm` command with one thread, in a process of its own, two at a time; FOLDER keeps data and
+models.
+cells.jsonl holds a line per cell (command, seconds, summary), episodes/ one line per episode, without the way
+between its start and its end.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from experiments import records
+from experiments.cells import Cell, Rows, complete
+from experiments.runs import read_json
+
+HERE = Path(__file__).parent
+CELLS, EPISODES = HERE / "cells.jsonl", HERE / "episodes"
+AT_ONCE = 2  # cells, with one thread each
+SEEDS = (0, 1, 2)  # of training and of the planner
+TRACKS: dict[str, list[str]] = {
+    "free": ["track=free"],
+    "heldout 25": ["track=heldout", "offset=25"],
+    "heldout 50": ["track=heldout", "offset=50"],
+    "paper": ["track=paper"],
+    **{f"door {door}": ["track=free", "env=two_room", f"env.door={door}", "pairs=50"] for door in (18, 26, 34, 42)},
+}
+ORACLES = ["{name:oracle_latent,pairs:30}", "{name:oracle_state,pairs:30}"]
+SIGREG, FLOORED, PLDM = (f"objective={name}" for name in ("lejepa", "floored", "pldm"))
+REACHER = ["model.predictor.history=2", "trainer.steps=6000", "planner.horizon=25"]
+MAZE = ["model.predictor.history=2", "trainer.steps=3000", "planner.horizon=25"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One way to train.
+
+    Attributes:
+        train: what is typed beside data, folder and seed.
+        seeds: of training.
+        tracks: what it is scored on.
+        frozen: whether encoder and projector are those of `lewm pretrain` on the same pictures, and stay.
+        full: whether every agent runs beside it (with seed 0), or the model alone.
+    """
+
+    train: Sequence[str]
+    seeds: Sequence[int] = SEEDS
+    tracks: Sequence[str] = ("free",)
+    frozen: bool = False
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: sets of episodes that are merged, settings of every training, and the models."""
+
+    collect: Sequence[Sequence[str]]
+    common: Sequence[str]
+    models: Mapping[str, Model]
+    planner_seeds: Sequence[int] = SEEDS
+
+
+def others(tracks: Sequence[str], seeds: Sequence[int]) -> dict[str, Model]:
+    """Objectives of other papers on the same encoder and predictor."""
+    return {
+        "PLDM's objective": Model([PLDM], seeds, tracks),
+        "DINO-WM's objective": Model(["objective/regulariser=none"], seeds, tracks, frozen=True),
+    }
+
+
+TASKS: dict[str, Task] = {
+    "two_room": Task(
+        [["env=two_room", "preset=standard"]],
+        [],
+        {
+            "ours": Model([SIGREG], tracks=("free", "heldout 25", "heldout 50", "paper"), full=True),
+            "ours, floored": Model([FLOORED], tracks=("free", "heldout 25", "heldout 50", "paper")),
+            **others(("free",), SEEDS),
+        },
+    ),
+    "two_room, five doors": Task(
+        [["env=two_room", "preset=standard", "episodes=400", f"env.door={d}"] for d in (14, 22, 30, 38, 46)],
+        ["trainer.steps=1200"],
+        {
+            name: Model([objective], tracks=("door 18", "door 26", "door 34", "door 42"))
+            for name, objective in {"ours": SIGREG, "ours, floored": FLOORED}.items()
+        },
+    ),
+    "wall": Task(
+        [["env=wall"]],
+        ["trainer.steps=1200"],
+        {
+            "ours": Model([SIGREG], (0,), ("free", "heldout 25", "heldout 50", "paper"), full=True),
+            "ours, floored": Model([FLOORED], (0,), ("free", "heldout 25", "heldout 50", "paper")),
+        },
+        (0,),
+    ),
+    "reacher": Task(
+        [["env=reacher", "preset=standard"]],
+        REACHER,
+        {
+            "ours, floored": Model([FLOORED], tracks=("heldout 25", "heldout 50", "paper", "free"), full=True),
+            "ours": Model([SIGREG], (0,), ("heldout 25", "heldout 50", "paper", "free")),
+            **others(("heldout 25",), (0,)),
+        },
+    ),
+    "pointmaze": Task(
+        [["env=pointmaze", "episodes=1000", "steps=100"]],
+        MAZE,
+        {
+            "ours, floored": Model([FLOORED], (0,), ("heldout 25", "heldout 50", "paper"), full=True),
+            "ours": Model([SIGREG], (0,), ("heldout 25", "heldout 50", "paper")),
+        },
+        (0,),
+    ),
+}
+
+
+def main(folder: Path, tasks: Sequence[str]) -> None:
+    """Every cell that is not there yet: data first, then models, then evaluations."""
+    for stage in (_data, _encoders, _models, _evaluations):
+        found = [stage(name, TASKS[name], (folder / _slug(name)).resolve()) for name in tasks]
+        complete(CELLS, [cell for cells in found for cell in cells], AT_ONCE)
+
+
+def _data(name: str, task: Task, folder: Path) -> Iterator[Cell]:
+    if len(task.collect) == 1:
+        yield _cell(f"{name}, data", ["collect", *task.collect[0]], folder / "data")
+        return
+    parts = [folder / f"data-{k}" for k in range(len(task.collect))]
+
+    def collect_and_merge() -> Rows:
+        begin = time.perf_counter()
+        for part, settings in zip(parts, task.collect, strict=True):
+            _lewm(["collect", *settings, f"out={part}"])
+        _lewm(["data", "merge", *map(str, parts), str(folder / "data")])
+        return [{"seconds": round(time.perf_counter() - begin, 1)}]
+
+    commands = [_spoken(["collect", *settings]) for settings in task.collect]
+    yield Cell(f"{name}, data", {"commands": [*commands, "lewm data merge"]}, collect_and_merge)
+
+
+def _encoders(name: str, task: Task, folder: Path) -> Iterator[Cell]:
+    for label, model in task.models.items():
+        for seed in model.seeds if model.frozen else ():
+            words = ["pretrain", f"data={folder}/data", f"seed={seed}", "threads=1"]
+            yield _cell(f"{name}, {label}, pretrain, seed {seed}", words, folder / "pretrain" / f"seed-{seed}")
+
+
+def _models(name: str, task: Task, folder: Path) -> Iterator[Cell]:
+    for label, model in task.models.items():
+        for seed in model.seeds:
+            words = ["train", f"data={folder}/data", f"seed={seed}", *task.common, *model.train, "threads=1"]
+            if model.frozen:
+                start = folder / "pretrain" / f"seed-{seed}"
+                words += [f"init={start}", "frozen=[encoder,projector]"]
+            yield _cell(f"{name}, {label}, train, seed {seed}", words, _run(folder, label, seed), _trained)
+
+
+def _evaluations(name: str, task: Task, folder: Path) -> Iterator[Cell]:
+    for label, model in task.models.items():
+        for seed in model.seeds:
+            for track in model.tracks:
+                first = seed == model.seeds[0] and model.full
+                agents = ["model", *(["cloning"] if model.full else []), *(["random", "greedy"] if first else [])]
+                if first and track == model.tracks[0]:
+                    agents += ["retrieval", *ORACLES]
+                run = _run(folder, label, seed)
+                words = ["evaluate", f"run={run}", *TRACKS[track], f"agents=[{','.join(agents)}]"]
+                words += [f"seeds=[{','.join(map(str, task.planner_seeds))}]", "threads=1"]
+                cell = f"{name}, {label}, {track}, seed {seed}"
+                yield _cell(
+                    cell, words, run / _slug(track), partial(_evaluated, EPISODES / f"{_slug(cell)}.jsonl.gz")
+                )
+
+
+def _cell(name: str, words: list[str], out: Path, facts: Any = lambda out: {}) -> Cell:
+    def measure() -> Rows:
+        begin = time.perf_counter()
+        _lewm([*words, f"out={out}"])
+        return [{"seconds": round(time.perf_counter() - begin, 1), **facts(out)}]
+
+    return Cell(name, {"command": _spoken(words)}, measure)
+
+
+def _trained(out: Path) -> dict[str, Any]:
+    meta = read_json(out / "checkpoint" / "meta.json")["provenance"]
+    return {key: meta.get(key) for key in ("steps", "probe_r2", "commit", "versions", "machine")}
+
+
+def _evaluated(log: Path, out: Path) -> dict[str, Any]:
+    """The summary; the lines go beside, with the ends of each way alone."""
+    log.parent.mkdir(exist_ok=True)
+    lines = []
+    for record in records.read(out / "episodes.jsonl"):
+        line = {key: value for key, value in vars(record).items() if key not in ("states", "start", "goal")}
+        lines.append(json.dumps(line | {"end": [round(x, 4) for x in record.states[-1]]}) + "\n")
+    log.write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
+    summary = read_json(out / "summary.json")
+    return {"summary": {key: value for key, value in summary.items() if key not in ("run", "command")}}
+
+
+def _lewm(words: Sequence[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.cli", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    if done.returncode:
+        raise RuntimeError(f"lewm {' '.join(words)} failed:\n{done.stderr[-2000:]}")
+
+
+def _spoken(words: Sequence[str]) -> str:
+    """A command as it is typed: folders by their last part."""
+    return "lewm " + " ".join(f"{w.partition('=')[0]}={Path(w).name}" if "=/" in w else w for w in words)
+
+
+def _slug(name: str) -> str:
+    return "-".join("".join(c if c.isalnum() or c == "_" else " " for c in name).split())
+
+
+def _run(folder: Path, label: str, seed: int) -> Path:
+    return folder / _slug(label) / f"seed-{seed}"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:] or list(TASKS))
