@@ -19,6 +19,7 @@ from lewm.types import InputError, nearest
 if TYPE_CHECKING:
     import gymnasium
 
+NEAR = np.array([(0, 0), (-1, 0), (0, -1), (1, 0), (0, 1)])  # a cell and those beside it
 MAZES = ("arena", "medium", "large", "giant")  # "teleport" sends to a random place: not a function of the state
 
 
@@ -31,6 +32,7 @@ class MazeTask(OGBenchTask):
     fps: ClassVar[float] = 10
     loco: ClassVar[str]
     tolerance: ClassVar[float]
+    radius: ClassVar[float]  # what keeps clear of walls
 
     def __init__(self, rows: int, *, maze: str = "medium", **options: Any) -> None:
         if maze not in MAZES:
@@ -40,6 +42,7 @@ class MazeTask(OGBenchTask):
         self._map = self._env.maze_map == 0
         self._unit, self._offset = self._env._maze_unit, np.array([self._env._offset_x, self._env._offset_y])
         self._free, self._grid = np.argwhere(self._map), tuple(map(tuple, self._map.tolist()))
+        self._walls = self._middle(np.argwhere(~self._map))
 
     def make(self) -> gymnasium.Env:
         """With the colours of the pixel versions: the floor's shows the place."""
@@ -57,6 +60,18 @@ class MazeTask(OGBenchTask):
         """OGBench's: between positions in the plane, in units of its tolerance; heading and limbs do not count."""
         return np.linalg.norm(states[:, :2] - goals[:, :2], axis=1) / self.tolerance
 
+    def travel(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        """Straight where no wall is in the way, else through the middles of cells; in units of the tolerance."""
+        here, there = states[:, :2], goals[:, :2]
+        ends, which = np.unique(self._cells(there), axis=0, return_inverse=True)
+        steps = np.stack([_steps_to(tuple(end), self._grid) for end in ends.tolist()])
+        cells = self._cells(here)[:, None] + NEAR  # (B, 5, 2)
+        first = np.linalg.norm(here[:, None] - self._middle(cells), axis=2)
+        around = (first + self._unit * steps[which.reshape(-1, 1), cells[..., 0], cells[..., 1]]).min(1)
+        around += np.linalg.norm(there - self._middle(ends)[which.ravel()], axis=1)
+        straight = np.linalg.norm(there - here, axis=1)
+        return np.where(self._clear(here, there), straight, np.maximum(around, straight)) / self.tolerance
+
     def place(self, rng: np.random.Generator) -> np.ndarray:
         """A random position (2,), at least a quarter cell from any wall."""
         cell = self._free[rng.integers(len(self._free))]
@@ -68,6 +83,14 @@ class MazeTask(OGBenchTask):
     def _cells(self, positions: np.ndarray) -> np.ndarray:
         cells = ((positions + self._offset) / self._unit + 0.5)[..., ::-1]
         return np.clip(cells, 0, np.array(self._map.shape) - 1).astype(int)
+
+    def _clear(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Which of the segments (B, 2) keep `radius` from all walls: none of the grown boxes is entered."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            faces = self._walls + np.array([-1, 1])[:, None, None] * (self._unit / 2 + self.radius)
+            when = (faces - start[:, None, None]) / (end - start)[:, None, None]  # (B, face, wall, axis)
+        enter, leave = np.nanmin(when, 1).max(-1), np.nanmax(when, 1).min(-1)  # NaN: along a face
+        return ~((enter < leave) & (enter < 1) & (leave > 0)).any(1)
 
 
 @register("env", "antmaze")
@@ -84,6 +107,7 @@ class AntMaze(MazeTask):
 
     loco = "ant"
     tolerance = 0.5
+    radius = 0.5  # of its body, about; legs fold
     sensors = MappingProxyType({"pose": 4, "proprio": 16})
 
     def arrange(self, rng: np.random.Generator, goal: bool) -> None:
@@ -138,11 +162,7 @@ class PointMaze(MazeTask):
     tolerance = 1.0
     sensors = MappingProxyType({"pose": 2})
     reach: ClassVar[float] = 0.2  # of one step at full action
-    radius: ClassVar[float] = 0.6  # what keeps clear of walls: a little less than the ball's 0.7, which may touch
-
-    def __init__(self, rows: int, *, maze: str = "medium", **options: Any) -> None:
-        super().__init__(rows, maze=maze, **options)
-        self._walls = self._middle(np.argwhere(~self._map))
+    radius = 0.6  # a little less than the ball's 0.7, which may touch
 
     def arrange(self, rng: np.random.Generator, goal: bool) -> None:
         """A random place, at rest."""
@@ -187,32 +207,25 @@ class PointMaze(MazeTask):
             "speed": Knob(Factor(1.0, 0.5, 1.5), lambda value: None),  # `simulate` reads it from the state
         }
 
-    def _clear(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Which of the segments (B, 2) keep `radius` from all walls: none of the grown boxes is entered."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            faces = self._walls + np.array([-1, 1])[:, None, None] * (self._unit / 2 + self.radius)
-            when = (faces - start[:, None, None]) / (end - start)[:, None, None]  # (B, face, wall, axis)
-        enter, leave = np.nanmin(when, 1).max(-1), np.nanmax(when, 1).min(-1)  # NaN: along a face
-        return ~((enter < leave) & (enter < 1) & (leave > 0)).any(1)
-
     def _way(self, start: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """Free cells (n, 2) from the start's to the goal's, both included."""
         here, there = (tuple(int(k) for k in self._cells(position)) for position in (start, goal))
         way, steps = [here], _steps_to(there, self._grid)
         while way[-1] != there:
             i, j = way[-1]
-            way.append(min(((i - 1, j), (i, j - 1), (i + 1, j), (i, j + 1)), key=lambda c: steps.get(c, np.inf)))
+            way.append(min(((i - 1, j), (i, j - 1), (i + 1, j), (i, j + 1)), key=lambda cell: steps[cell]))
         return np.array(way)
 
 
 @cache
-def _steps_to(goal: tuple[int, int], free: tuple[tuple[bool, ...], ...]) -> dict[tuple[int, int], int]:
-    """Breadth first: how many steps every free cell is from the goal's."""
-    steps, queue = {goal: 0}, deque([goal])
+def _steps_to(goal: tuple[int, int], free: tuple[tuple[bool, ...], ...]) -> np.ndarray:
+    """Breadth first: how many steps every cell is from the goal's, infinitely many from inside of a wall."""
+    steps, queue = np.full(np.shape(free), np.inf), deque([goal])
+    steps[goal] = 0
     while queue:
         i, j = queue.popleft()
         for cell in ((i - 1, j), (i, j - 1), (i + 1, j), (i, j + 1)):
-            if free[cell[0]][cell[1]] and cell not in steps:
+            if free[cell[0]][cell[1]] and np.isinf(steps[cell]):
                 steps[cell] = steps[i, j] + 1
                 queue.append(cell)
     return steps

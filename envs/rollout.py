@@ -24,13 +24,22 @@ class Recorder(Protocol):
 
 
 def record(
-    task: GoalTask, policy: Policy, into: Sequence[Recorder], *, seed: int, steps: int, frame_stride: int = 1
+    task: GoalTask,
+    policy: Policy,
+    into: Sequence[Recorder],
+    *,
+    seed: int,
+    steps: int,
+    frame_stride: int | None = 1,
 ) -> None:
     """Record one episode of `steps` steps per row of `task`; frames are handed over as they are drawn.
 
     Episode `i` is a function of (seed, i) alone: which rows share its batch changes nothing. Columns are `pixels`
     (steps // frame_stride + 1, h, w, 3), `state` (steps + 1, s), the task's sensors and `action` (steps, A), all
     raw. Facts say the seed, which policy acted, and the values of what varies.
+
+    Args:
+        frame_stride: a picture of every so many states is kept; None draws none, and there is no column of them.
     """
     rngs = [np.random.default_rng([seed, recorder.id]) for recorder in into]
     starts = np.stack([task.sample_state(rng) for rng in rngs])
@@ -40,7 +49,7 @@ def record(
     actions = np.empty((steps, task.rows, len(task.low)), np.float32)
     for t in range(steps + 1):
         states[t] = task.get_state()
-        if t % frame_stride == 0:
+        if frame_stride and t % frame_stride == 0:
             for recorder, frame in zip(into, task.render(), strict=True):
                 recorder.extend("pixels", frame[None])
         if t < steps:
@@ -58,7 +67,7 @@ def record(
 
 
 def rollout(
-    task: GoalTask, policy: Policy, ids: Sequence[int], *, seed: int, steps: int, frame_stride: int = 1
+    task: GoalTask, policy: Policy, ids: Sequence[int], *, seed: int, steps: int, frame_stride: int | None = 1
 ) -> list[Episode]:
     """`record` into memory: whole episodes, for small numbers of them."""
     into = [_InMemory(i) for i in ids]

@@ -80,6 +80,10 @@ class GoalTask(ABC):
         """Which states can be: bool (B,)."""
         return np.ones(len(states), bool)
 
+    def travel(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        """How far each state is from its goal along the way (B,), in units of the tolerance: for oracles."""
+        return self.distance(states, goals)
+
     def measures(self, states: np.ndarray, goals: np.ndarray) -> dict[str, np.ndarray]:
         """Distances by other rules than `distance`, by name, in units of their tolerance: (B,) each."""
         return {}
@@ -100,7 +104,7 @@ class GoalTask(ABC):
         """Actions (B, A) that move straight towards `targets`, blind to obstacles."""
         raise InputError(
             f"{type(self).__name__} has no `steer`, which goal-directed and greedy policies need: collect with "
-            "policy=ou, or another that does not, and evaluate with floors=[random]"
+            "policy=ou, or another that does not, and evaluate with agents=[model,random]"
         )
 
     def close(self) -> None:

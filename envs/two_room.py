@@ -114,6 +114,10 @@ class TwoRoom(GoalTask):
         """Between centres, in units of `tolerance`."""
         return np.linalg.norm(states[:, :2] - goals[:, :2], axis=1) / self.tolerance
 
+    def travel(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        """The centre's shortest way, around the corners of the door, in units of `tolerance`."""
+        return self._geometry(states).way(states, goals) / self.tolerance
+
     def sense(self, states: np.ndarray) -> dict[str, np.ndarray]:
         """The centre, where the state holds more than that."""
         return {"pose": states[:, :2]} if self.sensors else {}

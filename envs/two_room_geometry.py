@@ -15,6 +15,7 @@ rectangles (the rooms) joined by a corridor, all drawn inwards by the radius:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -90,5 +91,37 @@ class Geometry:
         x0, y0, x1, y1 = starts[:, 0], starts[:, 1], ends[:, 0], ends[:, 1]
         run = np.where(x1 == x0, 1.0, x1 - x0)
         enter, leave = (np.clip(x, self.near, self.far) for x in (x0, x1))
-        heights = [y0 + (x - x0) / run * (y1 - y0) for x in (enter, leave)]
+        shares = [(x - x0) / run for x in (enter, leave)]
+        heights = [(1 - share) * y0 + share * y1 for share in shares]  # exact at both ends: a corner is in the door
         return (enter != leave) & ~(self.at_door(heights[0]) & self.at_door(heights[1]))
+
+    def way(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Length (B,) of the shortest way of a centre from start to end; both count as where they nearly are.
+
+        It is straight, or bends around one corner of the corridor or two: the least of all such ways that no wall
+        cuts. From a room to the corners of its own mouth, and from mouth to mouth, all straight lines are free.
+        """
+        starts, ends = self._settled(starts), self._settled(ends)
+        swap = (starts[:, 0] > ends[:, 0])[:, None]
+        left, right = np.where(swap, ends, starts), np.where(swap, starts, ends)
+        near, far = (
+            [np.stack(np.broadcast_arrays(x, y), axis=1) for y in (self.lower, self.upper)]
+            for x in (self.near, self.far)
+        )
+        around = [_length(left, a) + _length(a, b) + _length(b, right) for a, b in product(near, far)]
+        for corner in (np.broadcast_to(corner, left.shape) for corner in near + far):
+            cut = self.cuts(left, corner) | self.cuts(corner, right)
+            around.append(np.where(cut, np.inf, _length(left, corner) + _length(corner, right)))
+        return np.where(self.cuts(left, right), np.minimum.reduce(around), _length(left, right))
+
+    def _settled(self, points: np.ndarray) -> np.ndarray:
+        """Centres (B, 2); what rounding put into the dividing wall is moved to its nearest face."""
+        x, y = points[:, 0], points[:, 1]
+        face, sill = np.where(x < self.middle, self.near, self.far), np.clip(y, self.lower, self.upper)
+        within = (x > self.near) & (x < self.far)
+        beside = np.abs(face - x) < np.abs(sill - y)
+        return np.stack([np.where(within & beside, face, x), np.where(within & ~beside, sill, y)], axis=1)
+
+
+def _length(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.hypot(a[:, 0] - b[:, 0], a[:, 1] - b[:, 1])

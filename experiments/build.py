@@ -7,11 +7,16 @@ from typing import Any
 
 import torch
 
+import planners
 from envs import GoalTask
 from lewm import registry
 from lewm.models import WorldModel, WorldModelConfig
 from lewm.models.encoders import TimmEncoder
 from lewm.types import ActionSpec
+
+for _kind, _table in planners.KINDS.items():  # planners know no registry
+    for _name, _part in _table.items():
+        registry.register(_kind, _name)(_part)
 
 
 def build_model(config: Mapping[str, Any], action_spec: ActionSpec, seed: int) -> WorldModel:

@@ -17,10 +17,13 @@ PACKAGES = ("lewm", "envs", "planners", "configs", "experiments")
 VERBS = {
     "collect": "record episodes into a data set",
     "train": "train a world model from a data set",
+    "manifest": "freeze start/goal pairs in a file, for evaluations to share",
     "evaluate": "score a model by planning, beside the random and greedy floors",
+    "compare": "hold two evaluations against each other, pair by pair: lewm compare runs/a runs/b",
     "demo": "all of it on Two-Room, from nothing to a report",
     "report": "write the HTML report of a run",
     "diagnose": "look into a model: health, probes, imagination, surprise",
+    "audit": "say why planning fails: for the model, for the cost, or for the search",
     "pretrain": "pretrain an encoder on pictures, without actions (LeJEPA)",
     "import": "make a run of published LeWM weights: lewm import weights.pt runs/pusht",
     "data": "look at, check, convert, merge and view data sets: lewm data info data/two-room",
@@ -65,6 +68,8 @@ def main() -> None:
             print(USAGE)
         elif verb == "report":
             _report(arguments)
+        elif verb == "compare":
+            _compare(arguments)
         elif verb == "import":
             _import(arguments)
         elif verb == "data":
@@ -140,14 +145,24 @@ def _hydra_verb(verb: str, what: str, arguments: list[str]) -> None:
 
 
 def _report(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser("lewm report", description="Write report.html, self-contained, into each run.")
+    parser = argparse.ArgumentParser(
+        "lewm report", description="Write one HTML page, self-contained, about a run or about several side by side."
+    )
     parser.add_argument("runs", nargs="+", help="folders that `lewm evaluate` or `lewm demo` filled")
+    parser.add_argument(
+        "--out", help="the page; by default report.html in the run's folder, of several runs ./comparison.html"
+    )
     parser.add_argument("--plugins", default="", help="packages the runs need, separated by commas")
     options = parser.parse_args(arguments)
     from experiments.report import report
 
-    for run in options.runs:
-        report(run, [name for name in options.plugins.split(",") if name])
+    report(options.runs, [name for name in options.plugins.split(",") if name], options.out)
+
+
+def _compare(arguments: list[str]) -> None:
+    from experiments.compare.verb import run
+
+    run(arguments)
 
 
 def _import(arguments: list[str]) -> None:

@@ -17,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import envs
+import experiments.build
+import experiments.evaluate
 import experiments.simulator
 import lewm.data.views
 import lewm.objectives
 import lewm.training
-import planners
 from experiments.collect import executors
 from experiments.presets import expand, presets
 from experiments.runs import PLACES
@@ -30,11 +31,16 @@ from lewm.models import SIZES
 from lewm.types import InputError, nearest
 
 # Registered by being imported.
-PARTS = (envs, experiments.simulator, executors, lewm.data.views, lewm.objectives, lewm.training)
-
-for _kind, _table in planners.KINDS.items():
-    for _name, _part in _table.items():
-        registry.register(_kind, _name)(_part)
+PARTS = (
+    envs,
+    experiments.build,
+    experiments.evaluate.agents,
+    experiments.simulator,
+    executors,
+    lewm.data.views,
+    lewm.objectives,
+    lewm.training,
+)
 
 KINDS = {  # Hydra group -> kind in the registry
     "env": "env",

@@ -69,7 +69,7 @@ def _show(summary: Mapping[str, Any], page: Path) -> None:
     lines = {"success at the end": f"{summary['success_final']:.1%}  [{low:.1%}, {high:.1%}], n {summary['n']}"}
     if summary["detour_final"] is not None:
         lines["on detour pairs"] = f"{summary['detour_final']:.1%}"
-    for floor in summary["protocol"]["floors"]:
+    for floor in ("random", "greedy"):
         lines[f"{floor} floor"] = f"{summary[f'{floor}_final']:.1%}"
     lines["plan time"] = f"{summary['plan_ms_p50']:.1f} ms, p95 {summary['plan_ms_p95']:.1f} ms"
     lines["time, peak memory"] = f"{summary['seconds']['total']:.0f} s, {summary['peak_memory_mb']} MB"

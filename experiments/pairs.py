@@ -1,24 +1,28 @@
-"""Start/goal pairs, pre-solved ones removed: the `free` track draws them from the task, half of them `detour`; the
-`heldout` track takes them from recorded episodes, the goal some steps after the start."""
+"""Start/goal pairs of an evaluation: the task's own (`free`), or recorded states some steps apart (`heldout`, `paper`).
+
+Pairs are drawn one after another, and what is drawn does not depend on how many are wanted: a shorter list is the
+beginning of a longer one, and a manifest (`frozen.py`) is a beginning that was written down.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from envs import GoalTask
-from lewm import registry
-from lewm.data import EpisodeReader, split_episodes
-from lewm.types import InputError
+from experiments.frozen import Draw, Manifest, shipped
+from experiments.origins import check_recorded_world, unseen, world
+from lewm.data import EpisodeReader
+from lewm.types import InputError, nearest
 
 MAX_DRAWS = 20_000
-PICTURES = {"image_size", "quality"}  # settings of an environment that its states do not depend on
-REMARKS = {"preset", "plugins", "columns", "action_bounds", "of"}  # in a source: what makes no other episodes
+TRACKS = ("free", "heldout", "paper")
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,9 @@ class Pairs:
     """Frozen evaluation pairs: `starts` and `goals` (n, s), `detour` (n,) bool; and how many were left out.
 
     Attributes:
-        presolved: drawn pairs that were already solved at the start.
+        presolved: drawn pairs that were left out as they are solved at the start.
         impossible: drawn pairs with a recorded state that the task rules out.
+        solved: (n,) bool, pairs that are solved at the start and were not left out: in the `paper` track.
     """
 
     starts: np.ndarray
@@ -35,6 +40,11 @@ class Pairs:
     detour: np.ndarray
     presolved: int
     impossible: int = 0
+    solved: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.solved is None:
+            object.__setattr__(self, "solved", np.zeros(len(self.starts), bool))
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -45,81 +55,109 @@ class Pairs:
         return hashlib.sha256(self.starts.tobytes() + self.goals.tobytes()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Supply:
+    """Draws to select pairs from, and in words where they are from and what to do if they are too few.
+
+    Attributes:
+        about: what the protocol says of them.
+    """
+
+    draws: Iterable[Draw]
+    where: str
+    advice: str
+    about: Mapping[str, Any]
+
+
 def choose_pairs(
     task: GoalTask, env: Mapping[str, Any], config: Mapping[str, Any], trained: Mapping[str, Any]
 ) -> tuple[Pairs, dict[str, Any]]:
     """The pairs of the chosen track, and what the protocol says about where they come from.
 
     Args:
-        task: with one row; its state is overwritten.
-        env: what it was built from.
+        task: it is only asked; env: what it was built from.
         config: of the evaluation.
         trained: what the checkpoint says of its data.
     """
-    count, seed = config["pairs"], config["pairs_seed"]
-    if config["track"] == "free":
-        share = config["detours"]
-        if not 0 <= share <= 1:
-            raise InputError(f"detours is a share of the pairs, 0 to 1, got {share}")
-        return draw_pairs(task, count, seed, share), {"track": "free", "detours": share}
-    if config["track"] != "heldout":
-        raise InputError(f"tracks are free and heldout, got '{config['track']}'")
-    if not config["data"]:
-        raise InputError(
-            "track=heldout takes its pairs from episodes: data=FOLDER, of the training data or another set"
-        )
-    reader = EpisodeReader(config["data"])
-    _check_world(reader, task, env)
-    pairs = heldout_pairs(task, reader, unseen(reader, trained), count, config["offset"], seed)
-    return pairs, {"track": "heldout", "offset": config["offset"], "pairs_from": reader.fingerprint}
+    track, offset, share = config["track"], config["offset"], config["detours"]
+    check_track(track, share)
+    supply = _supply(task, env, config, trained)
+    pairs = select(task, supply, config["pairs"], **rule(track, share))
+    about = {"detours": share} if track == "free" else {"offset": offset}
+    return pairs, {"track": track, **about, **supply.about}
 
 
-def draw_pairs(task: GoalTask, count: int, seed: int, share: float = 0.5) -> Pairs:
-    """Draw `count` unsolved pairs; a share of them `detour`, interleaved, where the task knows detours.
+def check_track(track: str, share: float) -> None:
+    """Raise an `InputError` for a track that does not exist, and a share of detours that is none."""
+    if track not in TRACKS:
+        raise InputError(f"tracks are {', '.join(TRACKS)}, got '{track}': {nearest(track, list(TRACKS))}")
+    if not 0 <= share <= 1:
+        raise InputError(f"detours is a share of the pairs, 0 to 1, got {share}")
 
-    Args:
-        task: with one row; its state is overwritten.
-        seed: of the pairs, independent of every training and planning seed.
+
+def rule(track: str, share: float) -> dict[str, Any]:
+    """Which draws a track takes, for `select`."""
+    return {"share": share if track == "free" else None, "solved_too": track == "paper"}
+
+
+def _supply(task: GoalTask, env: Mapping[str, Any], config: Mapping[str, Any], trained: Mapping[str, Any]) -> Supply:
+    """The manifest that is given; else the data that are given; else the manifest shipped for this world.
+
+    Only `free` can do without. Its shipped manifests are what drawing gives, and where they end drawing goes on.
     """
-    rng = np.random.default_rng([seed, 0x9A125])
-    kinds: dict[bool, list[tuple[np.ndarray, np.ndarray]]] = {False: [], True: []}
-    presolved = 0
-    detours, around_wanted = type(task).detour is not GoalTask.detour, int(count * share)
-    for draw in range(MAX_DRAWS):
-        start = task.sample_state(rng)
-        start, goal = start[None], task.sample_goal(rng, start)[None]
-        task.reset(start, goal)
-        if task.success()[0]:
-            presolved += 1
-        else:
-            kinds[bool(task.detour(start, goal)[0])].append((start[0], goal[0]))
-        enough = len(kinds[False]) >= count - around_wanted and len(kinds[True]) >= around_wanted
-        if enough or (not kinds[True] and len(kinds[False]) >= count and (draw >= 20 * count or not detours)):
-            break
-    detour_count = around_wanted if kinds[True] else 0
-    plain, around = kinds[False][: count - detour_count], kinds[True][:detour_count]
-    if len(plain) + len(around) < count:
+    track, offset, seed = config["track"], config["offset"], config["pairs_seed"]
+    if config.get("manifest"):
+        given = Manifest.read(Path(config["manifest"]))
+        given.check_track(track, offset)
+        given.check(task, env, trained)
+        return _frozen(given)
+    if config["data"] and track != "free":
+        reader = EpisodeReader(config["data"])
+        check_recorded_world(reader, env)
+        return recorded(task, reader, unseen(reader, trained), offset, seed)
+    found = shipped(env["name"], track, offset, seed)
+    if track == "free":
+        if found is None or world(found.env) != world(env):
+            return drawn(task, seed)
+        found.check(task, env, trained)
+        rest = itertools.islice(drawn(task, seed).draws, len(found), None)
+        return replace(_frozen(found), draws=itertools.chain(found.draws, rest))
+    if found is None:
         raise InputError(
-            f"found only {len(plain) + len(around)} unsolved pairs in {MAX_DRAWS} draws; check the task"
+            f"no manifest is shipped for {env['name']} with offset={offset} and pairs_seed={seed}: make one with "
+            f"`lewm manifest env={env['name']} track={track} offset={offset} seed={seed} out=pairs.json.gz`, and "
+            "evaluate with manifest=pairs.json.gz; or take the pairs from episodes, data=FOLDER"
         )
-    order = np.argsort(np.r_[np.arange(len(plain)) * 2 + 1, np.arange(len(around)) * 2], kind="stable")
-    starts, goals = (np.array([pair[k] for pair in plain + around])[order] for k in (0, 1))
-    return Pairs(starts, goals, (np.arange(count) >= len(plain))[order], presolved)
+    found.check(task, env, trained)
+    return _frozen(found)
 
 
-def heldout_pairs(
-    task: GoalTask, reader: EpisodeReader, episodes: np.ndarray, count: int, offset: int, seed: int
-) -> Pairs:
-    """Draw `count` unsolved pairs from recorded states: any state of these episodes, and that `offset` steps later.
+def _frozen(manifest: Manifest) -> Supply:
+    """The draws of a manifest."""
+    about = {"manifest": manifest.name, "pairs_from": manifest.fingerprint}
+    return Supply(manifest.draws, f"in {manifest.name}", "ask for fewer, or make a longer one, `lewm manifest`", about)
 
-    None is drawn twice: fewer places than pairs are an error, not a narrower interval. Pairs with a state that the
-    task says is impossible are left out.
+
+def drawn(task: GoalTask, seed: int) -> Supply:
+    """Starts and goals as the task draws them."""
+
+    def draws() -> Iterator[Draw]:
+        rng = np.random.default_rng([seed, 0x9A125])
+        for _ in range(MAX_DRAWS):
+            start = task.sample_state(rng)
+            yield Draw(start, task.sample_goal(rng, start))
+
+    return Supply(draws(), f"in {MAX_DRAWS} draws", "check the task", {"manifest": None})
+
+
+def recorded(task: GoalTask, reader: EpisodeReader, episodes: np.ndarray, offset: int, seed: int) -> Supply:
+    """Any recorded state of some episodes, and that `offset` steps later; no place is drawn twice.
 
     Args:
         episodes: positions in the data set; `unseen` finds those that a model was not trained on.
 
     Raises:
-        InputError: the set does not hold a state of this size at every step, or too few pairs.
+        InputError: the set does not hold a state of this size at every step, or no episode is long enough.
     """
     column = reader.info.columns.get("state")
     if column is None or column.shape != (task.state_dim,) or column.stride != 1:
@@ -130,95 +168,71 @@ def heldout_pairs(
     ends = np.cumsum(np.maximum(reader.steps[episodes] - offset + 1, 0))  # of the places to start from, in a row
     if not ends.any():
         raise InputError(f"{reader.folder} has no held-out episode of {offset} steps; choose a smaller offset")
-    rng = np.random.default_rng([seed, offset, 0x4E1D])
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    presolved = impossible = 0
-    for place in rng.choice(ends[-1], min(MAX_DRAWS, ends[-1]), replace=False):
-        if len(found) == count:
-            break
-        k = np.searchsorted(ends, place, side="right")
-        pair = reader.gather("state", np.full(2, episodes[k]), ends[k] - 1 - place + np.array([0, offset]))
-        if not task.possible(pair).all():
-            impossible += 1
-        elif task.distance(pair[:1], pair[1:])[0] <= 1:
-            presolved += 1
-        else:
-            found.append((pair[0], pair[1]))
-    if len(found) < count:
-        raise InputError(
-            f"found only {len(found)} unsolved pairs {offset} steps apart in {reader.folder}, beside {presolved} "
-            f"solved at the start and {impossible} with impossible states; ask for fewer pairs, or collect more"
-        )
-    starts, goals = (np.array([pair[k] for pair in found]) for k in (0, 1))
-    return Pairs(starts, goals, task.detour(starts, goals), presolved, impossible)
+
+    def draws() -> Iterator[Draw]:
+        rng = np.random.default_rng([seed, offset, 0x4E1D])
+        for place in rng.choice(ends[-1], min(MAX_DRAWS, ends[-1]), replace=False):
+            k = np.searchsorted(ends, place, side="right")
+            step = ends[k] - 1 - place
+            start, goal = reader.gather("state", np.full(2, episodes[k]), step + np.array([0, offset]))
+            yield Draw(start, goal, (int(reader.ids[episodes[k]]), int(step)))
+
+    advice, about = "ask for fewer pairs, or collect more", {"manifest": None, "pairs_from": reader.fingerprint}
+    return Supply(draws(), f"{offset} steps apart in {reader.folder}", advice, about)
 
 
-def unseen(reader: EpisodeReader, trained: Mapping[str, Any]) -> np.ndarray:
-    """Positions of episodes that a model was not trained on, as far as the records of both tell.
-
-    An id stands for the same episode whenever the same work is done, more of it or less, with other pictures: of
-    such a set only those count that the split by id holds out. A set of other work counts as a whole.
+def select(
+    task: GoalTask, supply: Supply, count: int, *, share: float | None = None, solved_too: bool = False
+) -> Pairs:
+    """The first `count` draws that make a pair: possible, and not solved at the start.
 
     Args:
-        trained: what the checkpoint says of its data: `fingerprint`, `source`, `validation`.
+        share: of `detour` pairs, spread evenly over the list; the others are without a detour. Where the task does
+            not know detours, or none turns up in many draws, all are. None takes them as they come.
+        solved_too: take pairs that are solved at the start, too, and flag them.
 
     Raises:
-        InputError: there are none, or it cannot be told.
+        InputError: there are too few.
     """
-    source, before = reader.info.source, trained.get("source", {})
-    very_set = reader.fingerprint == trained.get("fingerprint")
-    theirs = [_work(part) for part in _parts(before)]
-    if not very_set and not any(_work(part) in theirs for part in _parts(source)):
-        return np.arange(len(reader))
-    if not very_set and source != before and {"merged", "source"} & (source.keys() | before.keys()):
+    share = None if type(task).detour is GoalTask.detour else share
+    turns = np.diff(np.ceil(np.round(np.arange(count + 1) * (share or 0), 9))) > 0  # (n,) which are to be detours
+    around, found = int(turns.sum()), ([], [])  # those to be detours in a list of their own
+    presolved = impossible = 0
+    for number, draw in enumerate(supply.draws):
+        start, goal = draw.start[None], draw.goal[None]
+        solved, detour = bool(task.distance(start, goal)[0] <= 1), bool(task.detour(start, goal)[0])
+        if not task.possible(np.concatenate([start, goal])).all():
+            impossible += 1
+        elif solved and not solved_too:
+            presolved += 1
+        else:
+            found[detour and share is not None].append((draw.start, draw.goal, detour, solved))
+        enough = len(found[0]) >= count - around and len(found[1]) >= around
+        if enough or (not found[1] and len(found[0]) >= count and number >= 20 * count):
+            break
+    if not found[1] and len(found[0]) >= count:
+        turns[:], around = False, 0
+    if (usable := min(len(found[0]), count - around) + min(len(found[1]), around)) < count:
         raise InputError(
-            f"{reader.folder} shares episodes with the training data, under other ids: which of them are held out "
-            "cannot be told. Give data=... the training data itself, or a set collected with another seed"
+            f"found only {usable} {'' if solved_too else 'unsolved '}pairs {supply.where}, beside {presolved} solved "
+            f"at the start and {impossible} with impossible states; {supply.advice}"
         )
-    if "validation" not in trained:
-        raise InputError(
-            f"{reader.folder} is of the data the model was trained on, and its checkpoint does not record the "
-            "share held out (`validation`); give data=... it has not seen, collected with another seed"
-        )
-    training, held_out = split_episodes(reader, trained["validation"])
-    if set(training) >= set(held_out):
-        raise InputError(f"the model was trained on all of {reader.folder}; give data=... it has not seen")
-    if not very_set and len(held_out) < 2:  # the split holds out one at least, and this one perhaps only here
-        raise InputError(f"{reader.folder} has too few episodes that were held out in training; collect more")
-    return held_out
+    rest = [iter(kind) for kind in found]
+    starts, goals, detours, flags = zip(*(next(rest[turn]) for turn in turns.astype(int)), strict=True)
+    return Pairs(np.array(starts), np.array(goals), np.array(detours), presolved, impossible, np.array(flags))
 
 
-def _check_world(reader: EpisodeReader, task: GoalTask, env: Mapping[str, Any]) -> None:
-    """Refuse states of an environment with other settings; sets that do not say where they are from may pass."""
-    here = _world(env)
-    for part in _parts(reader.info.source):
-        there = _world(part["env"]) if isinstance(part.get("env"), Mapping) else here
-        for key in there | here:
-            if there.get(key) != here.get(key):
-                raise InputError(
-                    f"{reader.folder} does not hold the states of {type(task).__name__} as it is evaluated: its "
-                    f"env.{key} is {there.get(key)}, here it is {here.get(key)}; evaluate with the environment of "
-                    "the data, or give data=... collected in this one"
-                )
+def draw_pairs(task: GoalTask, count: int, seed: int, share: float = 0.5) -> Pairs:
+    """Draw `count` unsolved pairs; a share of them `detour`, interleaved, where the task knows detours.
+
+    Args:
+        seed: of the pairs, independent of every training and planning seed.
+    """
+    return select(task, drawn(task, seed), count, share=share)
 
 
-def _parts(source: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The sources a set was merged or converted from, or its own."""
-    within = source.get("source")  # of an export
-    inner = [*source.get("merged", ()), *([within] if isinstance(within, Mapping) else [])]
-    return [leaf for part in inner for leaf in _parts(part)] or [source]
-
-
-def _work(source: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides which episode an id stands for; of a set from elsewhere, all that is known."""
-    if not isinstance(source.get("env"), Mapping):
-        return {key: value for key, value in source.items() if key not in REMARKS}
-    return {"env": _world(source["env"]), "policy": source.get("policy"), "seed": source.get("seed")}
-
-
-def _world(env: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of an environment that its states may depend on, as JSON values."""
-    name = env.get("name")
-    usual = registry.defaults("env", name) if name in registry.names("env") else {}
-    settings = {"name": name, **usual, **env}
-    return json.loads(json.dumps({key: value for key, value in settings.items() if key not in PICTURES}))
+def heldout_pairs(
+    task: GoalTask, reader: EpisodeReader, episodes: np.ndarray, count: int, offset: int, seed: int
+) -> Pairs:
+    """Draw `count` unsolved pairs from recorded states; see `recorded` and `select`."""
+    return select(task, recorded(task, reader, episodes, offset, seed), count)

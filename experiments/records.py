@@ -1,4 +1,4 @@
-"""Evidence: one JSON line per evaluated episode, and the summary recomputed from those lines."""
+"""Evidence: one JSON line per evaluated episode."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from scipy.stats import binomtest
 
 from lewm.types import InputError
 
@@ -18,12 +15,13 @@ class EpisodeRecord:
     """What happened on one pair under one policy. Holds nothing that depends on the machine's speed.
 
     Attributes:
-        policy: `model`, or the name of a floor.
+        policy: name of the agent, `model` or another.
         pair: index into the pairs; detour, start, goal: of that pair.
         success_final: at the goal when the budget ended; success_ever: at any step.
         first_success: step of the first success, or None.
         states: visited states, one per step, start included.
-        seed: of the policy's randomness.
+        seed: of the evaluation; the row's own follows from it and the pair.
+        presolved: whether the pair was at its goal from the start, which only the `paper` track allows.
     """
 
     policy: str
@@ -36,6 +34,12 @@ class EpisodeRecord:
     first_success: int | None
     states: list[list[float]]
     seed: int
+    presolved: bool = False
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """(policy, seed, pair): which episode this is."""
+        return (self.policy, self.seed, self.pair)
 
 
 def append(path: Path, records: Sequence[EpisodeRecord]) -> None:
@@ -61,38 +65,56 @@ def read(path: Path) -> list[EpisodeRecord]:
         records = [EpisodeRecord(**json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()]
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} holds a line that is not an episode record: {error}") from None
-    seen = {(record.policy, record.pair) for record in records}
-    if len(seen) != len(records):
+    if len({record.key for record in records}) != len(records):
         raise InputError(f"{path} holds an episode twice; delete it and evaluate again")
     return records
 
 
-def wilson(successes: int, count: int) -> list[float]:
-    """95 % Wilson score interval of a success rate."""
-    interval = binomtest(successes, count).proportion_ci(0.95, method="wilson")
-    return [round(float(interval.low), 4), round(float(interval.high), 4)]
+def read_all(folder: Path) -> list[EpisodeRecord]:
+    """The records of a folder's `episodes.jsonl` and of its workers' logs, each episode once."""
+    found = {record.key: record for path in _logs(folder) for record in read(path)}
+    return list(found.values())
 
 
-def rates(records: Sequence[EpisodeRecord], prefix: str) -> dict[str, Any]:
-    """`<prefix>_final`, `_ever`, and `_final_interval` of these episodes; None where there are none."""
-    count = len(records)
-    if not count:
-        return {f"{prefix}_final": None, f"{prefix}_ever": None, f"{prefix}_final_interval": None}
-    final = sum(record.success_final for record in records)
-    return {
-        f"{prefix}_final": round(final / count, 4),
-        f"{prefix}_ever": round(sum(record.success_ever for record in records) / count, 4),
-        f"{prefix}_final_interval": wilson(final, count),
-    }
+class Tail:
+    """Reads a folder's logs as they grow: `new()` gives the records since the last call."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}  # bytes of each log
+
+    def new(self) -> list[EpisodeRecord]:
+        """Records of whole lines that were not there before."""
+        found = []
+        for path in _logs(self._folder):
+            if path.exists():
+                with path.open("rb") as file:
+                    file.seek(self._read.get(path, 0))
+                    lines, _, _ = file.read().rpartition(b"\n")
+                if lines:
+                    self._read[path] = self._read.get(path, 0) + len(lines) + 1
+                    found += [EpisodeRecord(**json.loads(line)) for line in lines.splitlines()]
+        return found
 
 
-def summarise(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
-    """Success of the model and of each floor, over all pairs and over the `detour` ones."""
-    summary: dict[str, Any] = {}
-    for policy in dict.fromkeys(record.policy for record in records):
-        mine = [record for record in records if record.policy == policy]
-        around = [record for record in mine if record.detour]
-        names = ("success", "detour") if policy == "model" else (policy, f"{policy}_detour")
-        summary |= rates(mine, names[0]) | rates(around, names[1])
-    model = [record for record in records if record.policy == "model"]
-    return {"n": len(model), "n_detour": sum(record.detour for record in model), **summary}
+def merge(folder: Path, order: Sequence[tuple[str, int]]) -> list[EpisodeRecord]:
+    """Make one log of all, by agent and seed in this order (others behind them), then pair; returns its records."""
+    places = {which: place for place, which in enumerate(order)}
+
+    def place(record: EpisodeRecord) -> tuple:
+        which = (record.policy, record.seed)
+        return (places.get(which, len(places)), which, record.pair)
+
+    records, log = sorted(read_all(folder), key=place), folder / "episodes.jsonl"
+    if records != read(log):
+        temporary = folder / ".episodes.tmp"
+        temporary.unlink(missing_ok=True)
+        append(temporary, records)
+        temporary.replace(log)
+    for path in _logs(folder)[1:]:
+        path.unlink()
+    return records
+
+
+def _logs(folder: Path) -> list[Path]:
+    return [folder / "episodes.jsonl", *sorted(folder.glob("episodes-*.jsonl"))]

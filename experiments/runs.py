@@ -21,17 +21,26 @@ from lewm.types import InputError
 PLACES = {"out", "run", "data", "rows", "workers", "cache"}  # settings that change no result
 
 
-def claim_folder(folder: Path, verb: str, settings: Mapping[str, Any], outputs: Sequence[str] = ()) -> None:
+def claim_folder(
+    folder: Path,
+    verb: str,
+    settings: Mapping[str, Any],
+    outputs: Sequence[str] = (),
+    grows: Sequence[str] = (),
+) -> None:
     """Write `<verb>.json` into a folder that holds nothing of another run; else an error, nothing touched.
 
     Args:
         settings: a rerun must have the same, but for where things are and how many rows go at once.
         outputs: files the verb will write; without `<verb>.json` none of them may exist.
+        grows: settings, mappings or lists, to which a rerun may add.
     """
     path = folder / f"{verb}.json"
     settings = json.loads(json.dumps(settings))
     if path.exists():
-        old, new = _flatten(read_json(path)), _flatten(settings)
+        before = read_json(path)
+        grown = {key: _joined(settings[key], before[key]) for key in grows}
+        old, new = _flatten({**before, **grown}), _flatten(settings)
         changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k) and not _is_place(k))
         if changed:
             key = changed[0]
@@ -39,6 +48,8 @@ def claim_folder(folder: Path, verb: str, settings: Mapping[str, Any], outputs: 
                 f"{folder} holds another {verb} run ({key} is {old.get(key)}, now {new.get(key)}); "
                 "choose another out=..., or delete that folder"
             )
+        if any(grown[key] != before[key] for key in grown):
+            write_json(path, settings)
         return
     foreign = [name for name in outputs if (folder / name).exists()]
     if foreign:
@@ -140,6 +151,11 @@ def say(text: str) -> None:
 
 def _is_place(key: str) -> bool:
     return key.rpartition(".")[2] in PLACES
+
+
+def _joined(first: Any, then: Any) -> Any:
+    """Both mappings, where `then` wins, or both lists, nothing twice."""
+    return {**first, **then} if isinstance(first, dict) else list(dict.fromkeys([*first, *then]))
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ of any task whose state can be set (the data policy `search`). It lives here bec
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from types import MappingProxyType
 from typing import Any
 
@@ -41,7 +42,9 @@ class SimulatorDynamics:
     def __init__(
         self, task: GoalTask, *, std: np.ndarray | None = None, block: int = 1, encoder: WorldModel | None = None
     ) -> None:
-        self.task, self.action_block, self.encoder = task, block, encoder
+        self.task, self.action_block, self.encoder = task, block, copy(encoder)
+        if self.encoder is not None:
+            self.encoder.chunk = 64  # candidates are many: twice as fast as the model's own
         spread = (task.high - task.low) / 2 if std is None else std
         self.action_spec = Limits(low=task.low, high=task.high, std=spread)
 
@@ -78,14 +81,14 @@ class SimulatorDynamics:
         return self.task.low, self.task.high
 
     def metric(self, z_BSLD: Tensor, goals_BGD: Tensor) -> Tensor:
-        """The task's own distance of states to the nearest goal (B, S, L), for `GoalDistance(metric=...)`."""
+        """The task's own way from states to the nearest goal (B, S, L), for `GoalDistance(metric=...)`."""
         states = z_BSLD.double().numpy()
-        far = [self._distance(states, goal[:, None, None].double().numpy()) for goal in goals_BGD.unbind(1)]
+        far = [self._travel(states, goal[:, None, None].double().numpy()) for goal in goals_BGD.unbind(1)]
         return torch.from_numpy(np.minimum.reduce(far)).to(z_BSLD.dtype)
 
-    def _distance(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+    def _travel(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         goals = np.broadcast_to(goals, states.shape)
-        flat = self.task.distance(states.reshape(-1, states.shape[-1]), goals.reshape(-1, states.shape[-1]))
+        flat = self.task.travel(states.reshape(-1, states.shape[-1]), goals.reshape(-1, states.shape[-1]))
         return flat.reshape(states.shape[:-1])
 
 

@@ -22,7 +22,7 @@ from lewm.data import EpisodeReader, Windows, split_episodes
 from lewm.diagnosis import RidgeProbe
 from lewm.models import WorldModel
 from lewm.objectives import Objective
-from lewm.training import join, start_from
+from lewm.training import freeze, join, start_from
 from lewm.types import InputError
 from planners.observations import each
 
@@ -44,6 +44,7 @@ def train(config: Mapping[str, Any]) -> Path:
     trainer = registry.build("trainer", config["trainer"])
     objective = registry.build("objective", config["objective"])
     model, origin = _model(config, reader, training, objective)
+    freeze(model, _names(config["frozen"]))
     model.recommendation = {key: config[key] for key in ("planner", "cost", "replan_every")}
     shape = {"frames": trainer.frames, "block": model.action_block, "pad": model.history - 1}
     windows = Windows(reader, training, **shape, columns=model.columns)
@@ -72,6 +73,11 @@ def train(config: Mapping[str, Any]) -> Path:
             tell(f"{trainer.steps} steps in {run} ({time.perf_counter() - begin:.1f} s{seen})")
     processes.wait()
     return run
+
+
+def _names(given: str | Sequence[str] | None) -> list[str]:
+    """None, one name or several as a list."""
+    return [given] if isinstance(given, str) else list(given or ())
 
 
 def _tell(text: str) -> None:

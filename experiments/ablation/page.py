@@ -12,7 +12,7 @@ from scipy.stats import binomtest, spearmanr
 
 from experiments.ablation.variants import TASKS
 from experiments.cells import cells, made, table
-from experiments.records import wilson
+from experiments.statistics import wilson
 
 BASELINE = "default"
 TESTED = 2  # seeds at least, for a test against the default

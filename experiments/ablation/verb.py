@@ -96,7 +96,7 @@ def _measure(
     except Diverged as error:
         return [{"failed": str(error)}]  # diverging is a result, too
     seconds = time.process_time() - begin
-    chosen = [*task.evaluate, "floors=[]", "latency_pairs=1", *common]
+    chosen = [*task.evaluate, "agents=[model]", "latency_pairs=1", *common]
     summary = evaluate(configuration.compose("evaluate", [f"run={folder}", *chosen]))
     scored = sorted(records.read(folder / "episodes.jsonl"), key=lambda record: record.pair)
     return [

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.benchmark_planner.cells import DEFAULT, RECIPE, REFERENCE
 from experiments.benchmark_planner.two_room import FLOOR, Outcome, made, outcomes
-from experiments.records import wilson
+from experiments.statistics import wilson
 
 DRAWS = 10_000
 

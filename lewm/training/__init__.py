@@ -2,9 +2,9 @@
 
 from lewm.training.distributed import Processes, join
 from lewm.training.schedule import warmup_cosine
-from lewm.training.start import start_from
+from lewm.training.start import freeze, start_from
 from lewm.training.step import Diverged
 from lewm.training.stopping import Stopped
 from lewm.training.trainer import Trainer
 
-__all__ = ["Diverged", "Processes", "Stopped", "Trainer", "join", "start_from", "warmup_cosine"]
+__all__ = ["Diverged", "Processes", "Stopped", "Trainer", "freeze", "join", "start_from", "warmup_cosine"]

@@ -1,4 +1,4 @@
-"""Fine-tuning: begin with the weights of another run instead of random ones."""
+"""Fine-tuning: begin with the weights of another run instead of random ones, and let parts of them be."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ def start_from(model: WorldModel, source: WorldModel, only: Sequence[str] = ()) 
     Raises:
         InputError: a tensor without its counterpart, but for those heads, or of another shape.
     """
-    known = [name for name, _ in model.named_children()]
-    for name in only:
-        if name not in known:
-            raise InputError(f"a model has no part '{name}' to start from: {nearest(name, known)}")
+    _check_parts(model, only, "to start from")
     own, given = _tensors(model, only), _tensors(source, only)
     fresh = {role for role in model.heads if not any(name.startswith(f"heads.{role}.") for name in given)}
     own = {name: tensor for name, tensor in own.items() if _head(name) not in fresh}
@@ -44,6 +41,36 @@ def start_from(model: WorldModel, source: WorldModel, only: Sequence[str] = ()) 
             )
     model.load_state_dict(given, strict=False)
     return sorted(fresh) if not only or "heads" in only else []
+
+
+def freeze(model: WorldModel, parts: Sequence[str]) -> None:
+    """Leave these parts as they are: they get no gradient, and a trainer keeps them in evaluation mode.
+
+    Args:
+        parts: `encoder`, `projector`, `predictor` or `heads`, as in `start_from`.
+
+    Raises:
+        InputError: there is no such part, or nothing is left to learn.
+    """
+    _check_parts(model, parts, "to freeze")
+    for name in parts:
+        model.get_submodule(name).requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"with {', '.join(parts)} frozen nothing is left to learn; freeze fewer parts")
+
+
+def learning(model: WorldModel) -> None:
+    """Put a model into training mode, but for its frozen parts: no dropout, running statistics stay."""
+    for part in model.train().children():
+        learns = [parameter.requires_grad for parameter in part.parameters()]
+        part.train(any(learns) or not learns)
+
+
+def _check_parts(model: WorldModel, parts: Sequence[str], purpose: str) -> None:
+    known = [name for name, _ in model.named_children()]
+    for name in parts:
+        if name not in known:
+            raise InputError(f"a model has no part '{name}' {purpose}: {nearest(name, known)}")
 
 
 def _tensors(model: WorldModel, only: Sequence[str]) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from lewm.registry import register
 from lewm.training.distributed import Processes, join, synchronised
 from lewm.training.heap import kept_heap
 from lewm.training.loggers import Logs
+from lewm.training.start import learning
 from lewm.training.state import Average, TrainingState
 from lewm.training.step import Objective, Share, Source, Stepper
 from lewm.training.stopping import Stopped, StopRequest
@@ -99,7 +100,7 @@ class Trainer:
         on_step: OnStep,
         tell: Tell = _ignore,
     ) -> None:
-        """Train `model` in place; continue from `run/training_state.pt` if there is one.
+        """Train `model` in place, frozen parts aside; continue from `run/training_state.pt` if there is one.
 
         Under `torchrun` every process calls it with the same arguments, and the first one writes.
 
@@ -113,7 +114,7 @@ class Trainer:
             Stopped: SIGTERM or SIGINT came; the state is saved.
         """
         processes = join(self.device)
-        model.to(processes.device).train()
+        learning(model.to(processes.device))
         optimiser = torch.optim.AdamW(
             model.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True
         )

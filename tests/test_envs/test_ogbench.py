@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from scipy.sparse.csgraph import shortest_path
 
 from envs import AntMaze, Cube, GoalEnv, PointMaze, Scene, rollout
 from lewm.registry import build, defaults
@@ -321,6 +322,23 @@ def test_the_ball_s_straight_way_is_blocked_by_walls_only(tasks):
     assert blocked((0, 0), (16, 0)), "cells (1, 3) and (1, 4) are walls"
     assert blocked((0, 4), (0, 12)), "cell (3, 1) is"
     assert not blocked((5.3, 0), (5.3, 4)), "touching a wall, along it"
+
+
+@pytest.mark.parametrize("name", ["antmaze", "pointmaze"])
+def test_the_way_through_a_maze_is_as_long_as_its_cells_are_many(name, tasks):
+    """Against scipy's shortest paths between the middles of cells, straight where nothing is in between."""
+    task = tasks(name)
+    free, start = task._free, draw(task, 0)
+    beside = np.abs(free[:, None] - free).sum(2) == 1
+    expected = 4.0 * shortest_path(beside, unweighted=True)
+    pairs = np.array(list(np.ndindex(expected.shape)))
+    states = np.tile(start, (2, len(pairs), 1))
+    states[:, :, :2] = task._middle(free[pairs.T])
+    travel, straight = (measure(*states) * task.tolerance for measure in (task.travel, task.distance))
+    clear = task._clear(states[0, :, :2], states[1, :, :2])
+    assert 0.2 < clear.mean() < 0.8
+    assert np.allclose(travel, np.where(clear, straight, expected[tuple(pairs.T)]))
+    assert (travel >= straight - 1e-9).all()
 
 
 def test_mistakes_are_answered(tasks, monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import shortest_path
 
 from envs import TwoRoom
 from envs.two_room import RANGES
@@ -115,6 +116,25 @@ def test_every_visited_state_can_be_set_again_exactly(world, speed, seed):
         task.step(action)
         copy.step(action)
         assert np.array_equal(copy.get_state(), task.get_state())
+
+
+@settings(max_examples=15, deadline=None)
+@given(world=worlds(), seed=seeds)
+def test_the_way_is_the_shortest_one(world, seed):
+    """Against Dijkstra over the points and the corners of the corridor, joined where a disc fits all the way."""
+    task, gap = world.task(1, tolerance=1.0), world.door_size / 2 - world.radius
+    points, rng = free_states(world, np.random.default_rng(seed), 12), np.random.default_rng(seed)
+    points[::2] = task.advance(points[::2], rng.uniform(-9, 9, (6, 2)))  # some of them up against walls
+    corners = [(world.wall_x + x, world.door + y) for x in (-world.half, world.half) for y in (-gap, gap)]
+    nodes = np.concatenate([points, corners])
+    share = np.linspace(0, 1, 800)[:, None]
+    free = [[world.fits(a + share * (b - a), 1e-6).all() for b in nodes] for a in nodes]
+    apart = np.linalg.norm(nodes[:, None] - nodes, axis=2)
+    expected = shortest_path(np.where(free, apart, 0))[:12, :12]
+    travel = np.array([task.travel(points, np.tile(goal, (12, 1))) for goal in points])
+    assert np.allclose(travel, expected, atol=0.01)
+    rounded = points.astype(np.float32).astype(float)  # as in a search
+    assert np.allclose([task.travel(rounded, np.tile(goal, (12, 1))) for goal in rounded], travel, atol=1e-4)
 
 
 def test_drawn_states_are_free_uniform_and_in_both_rooms():
@@ -345,6 +365,7 @@ def test_every_varied_row_is_a_world_of_its_own(vary, size):
     states, goals, actions = task.get_state(), task.get_goal(), rng.uniform(-2, 2, (rows, 2))
     after, images, detours = task.advance(states, actions), task.draw(states), task.detour(states, goals)
     targets, steered = task.waypoint(states, goals), task.steer(states, goals)
+    travels = task.travel(states, goals)
     assert np.array_equal(after[:, 2:], states[:, 2:]) and np.array_equal(targets[:, 2:], states[:, 2:])
     assert detours.any() and not detours.all()
     for k in range(rows):
@@ -353,6 +374,7 @@ def test_every_varied_row_is_a_world_of_its_own(vary, size):
         assert np.allclose(alone.advance(state, actions[k : k + 1] * gain)[0], after[k, :2], atol=1e-6)
         assert np.array_equal(alone.draw(state)[0], images[k])
         assert alone.detour(state, goal)[0] == detours[k]
+        assert alone.travel(state, goal)[0] == travels[k]
         assert np.array_equal(alone.waypoint(state, goal)[0], targets[k, :2])
         assert np.allclose(alone.steer(state, goal)[0], steered[k] * gain, atol=1e-6)
         assert alone.possible(state) and alone.possible(goal)

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from envs import GoalTask, TwoRoom
-from experiments import evaluate as module
 from experiments import pairs as pairs_module
-from experiments.evaluate import evaluate, run_pairs
-from experiments.pairs import heldout_pairs, unseen
-from experiments.records import read, summarise
+from experiments.evaluate import evaluate
+from experiments.evaluate import verb as module
+from experiments.evaluate.agents import Scripted
+from experiments.evaluate.episodes import run_pairs
+from experiments.evaluate.summary import summarise
+from experiments.origins import unseen
+from experiments.pairs import choose_pairs, heldout_pairs
+from experiments.records import read
 from lewm.data import Column, DatasetInfo, EpisodeReader, EpisodeWriter, split_episodes
 from lewm.types import Episode, InputError
 
@@ -200,11 +204,11 @@ def test_more_or_fewer_of_the_same_episodes_are_held_out_alike(heldout, tiny_run
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], "track=heldout takes its pairs from episodes: data=FOLDER"),
-        (["track=hidden", "data={data}"], "tracks are free and heldout, got 'hidden'"),
+        ([], "no manifest is shipped for two_room with offset=4 .* `lewm manifest .*offset=4 .* or .* data=FOLDER"),
+        (["track=hidden", "data={data}"], "tracks are free, heldout, paper, got 'hidden': did you mean 'heldout'"),
         (["data={data}", "offset=31"], "no held-out episode of 31 steps"),
         (["data={data}", "offset=0"], "offset"),
-        (["data={data}", "env=wall"], "states of Wall"),
+        (["data={data}", "env=wall"], "states of wall .* env.name is two_room, here it is wall"),
     ],
 )
 def test_mistakes_are_named(heldout, tiny_run, overrides, message):
@@ -219,7 +223,7 @@ def test_states_of_another_world_are_an_error(heldout, compose, tmp_path):
     given = ["episodes=2", "steps=9", f"out={tmp_path}/other", "env.vary=[speed]"]
     collect(compose("collect", *given, without="steps"))
     heldout(f"data={tmp_path}/other", "env=two_room", "env.vary=[speed]")
-    with pytest.raises(InputError, match=r"states of TwoRoom .* env.vary is \['speed'\], here it is \['rad"):
+    with pytest.raises(InputError, match=r"states of two_room .* env.vary is \['speed'\], here it is \['rad"):
         heldout(f"data={tmp_path}/other", "env=two_room", "env.vary=[radius]")
     with pytest.raises(InputError, match=r"env\.door_size is "):
         heldout(f"data={tmp_path}/other", "env=two_room", "env.vary=[speed]", "env.door_size=20")
@@ -346,10 +350,10 @@ class Idle:
 def test_the_recorded_actions_end_exactly_at_the_goal_and_idling_never(recorded):
     reader, _, held = recorded
     pairs = heldout_pairs(TwoRoom(1), reader, held, 10, 4, seed=0)
-    config, env = {"seed": 0, "budget": 8}, {"name": "two_room"}
-    replayed = run_pairs(env, pairs, range(10), "model", module._scripted(Replay(reader, held), 8), config)
+    env = {"name": "two_room"}
+    replayed = run_pairs(env, pairs, range(10), "model", Scripted(Replay(reader, held)), seed=0, budget=8)
     assert all(line.states[4] == line.goal for line in replayed)  # to the last bit
     assert summarise(replayed)["success_final"] == 1.0
     assert all(line.first_success <= 4 for line in replayed)
-    idle = run_pairs(env, pairs, range(10), "model", module._scripted(Idle(), 8), config)
+    idle = run_pairs(env, pairs, range(10), "model", Scripted(Idle()), seed=0, budget=8)
     assert summarise(idle)["success_ever"] == 0.0

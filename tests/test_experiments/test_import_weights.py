@@ -49,7 +49,7 @@ def test_a_data_set_gives_the_actions_and_the_task(tmp_path, compose, lewm):
     np.testing.assert_array_equal(model.action_spec.high, spec.high)
     assert model.action_spec.std.tolist() == [3.0, 4.0]
     few = ["planner=cem", "planner.samples=8", "planner.elites=4", "planner.horizon=10", "replan_every=10"]
-    protocol = ["pairs=2", "budget=10", "latency_pairs=1", "threads=1", "floors=[random]"]
+    protocol = ["pairs=2", "budget=10", "latency_pairs=1", "threads=1", "agents=[model,random]"]
     code, _, err = lewm("evaluate", f"run={run}", *few, *protocol)
     assert code == 0, err
     code, _, err = lewm("evaluate", f"run={run}", f"out={tmp_path}/h", "track=heldout", f"data={data}", *protocol)

@@ -93,7 +93,7 @@ def test_evaluation_from_pixels_and_states(model, compose, tmp_path):
     env = {"name": "two_room", "image_size": 32}
     checkpoint.save(model, tmp_path / "checkpoint", {"data": {"source": {"env": env}}})
     planner = ["planner=cem", "planner.horizon=10", "planner.samples=8", "planner.elites=4", "planner.iterations=2"]
-    evaluate(compose("evaluate", f"run={tmp_path}", *planner, "floors=[]", "pairs=3", "rows=3", "budget=6"))
+    evaluate(compose("evaluate", f"run={tmp_path}", *planner, "agents=[model]", "pairs=3", "rows=3", "budget=6"))
     lines = [json.loads(line) for line in (tmp_path / "episodes.jsonl").read_text().splitlines()]
     assert len(lines) == 3
     assert all(len(line["states"]) == 7 for line in lines)

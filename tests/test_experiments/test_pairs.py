@@ -24,9 +24,19 @@ def test_pairs_are_a_function_of_their_seed():
     assert (first.starts == again.starts).all()
 
 
-def test_any_prefix_holds_both_kinds():
-    detour = draw_pairs(TwoRoom(1), 40, seed=1).detour
-    assert 4 <= detour[:10].sum() <= 6
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 1.0])
+def test_any_prefix_has_the_share_of_detours_and_is_what_a_shorter_draw_gives(share):
+    pairs = draw_pairs(TwoRoom(1), 40, seed=1, share=share)
+    for count in range(1, 41):
+        assert 0 <= pairs.detour[:count].sum() - share * count < 1
+    short = draw_pairs(TwoRoom(1), 11, seed=1, share=share)
+    assert np.array_equal(short.starts, pairs.starts[:11]) and np.array_equal(short.goals, pairs.goals[:11])
+
+
+def test_the_published_demo_has_these_pairs():
+    """What docs/results/two_room_demo says of them: drawing must not change under it."""
+    pairs = draw_pairs(TwoRoom(1), 200, seed=0)
+    assert (pairs.fingerprint, pairs.presolved) == ("3c3339c7b52ca01d", 5)
 
 
 class Open(TwoRoom):

@@ -1,31 +1,14 @@
-"""The summary is recomputed from the lines, with intervals that match published values."""
+"""The lines of an evaluation: torn, foreign, twice, and of several workers."""
 
 import pytest
 
 from experiments import records
-from experiments.records import EpisodeRecord, summarise, wilson
+from experiments.records import EpisodeRecord
 from lewm.types import InputError
 
 
 def record(policy="model", pair=0, detour=False, final=True, ever=True) -> EpisodeRecord:
     return EpisodeRecord(policy, pair, detour, [0.0], [1.0], final, ever, 3 if ever else None, [[0.0], [1.0]], 7)
-
-
-def test_wilson_interval_of_48_in_50():
-    low, high = wilson(48, 50)
-    assert low == pytest.approx(0.865, abs=5e-4) and high == pytest.approx(0.989, abs=5e-4)
-
-
-def test_summary_counts_final_ever_and_detour_apart():
-    lines = [record(pair=k, detour=k % 2 == 0, final=k < 6, ever=k < 8) for k in range(10)]
-    lines += [record("random", pair=k, final=k == 0, ever=k < 2) for k in range(10)]
-    summary = summarise(lines)
-    assert (summary["n"], summary["n_detour"]) == (10, 5)
-    assert (summary["success_final"], summary["success_ever"]) == (0.6, 0.8)
-    assert summary["detour_final"] == 0.6 and summary["detour_ever"] == 0.8
-    assert (summary["random_final"], summary["random_ever"]) == (0.1, 0.2)
-    assert summary["random_detour_final"] is None
-    assert summary["success_final_interval"] == wilson(6, 10)
 
 
 def test_records_survive_a_round_trip_and_a_torn_line(tmp_path):
@@ -50,3 +33,13 @@ def test_an_episode_counted_twice_is_an_error(tmp_path):
     records.append(tmp_path / "e.jsonl", [record(pair=1), record(pair=1)])
     with pytest.raises(InputError, match="twice"):
         records.read(tmp_path / "e.jsonl")
+
+
+def test_logs_of_workers_become_one_in_order(tmp_path):
+    lines = [record(policy, pair=k) for policy in ("model", "random") for k in range(3)]
+    records.append(tmp_path / "episodes.jsonl", [lines[4], lines[0]])
+    records.append(tmp_path / "episodes-w0000.jsonl", [lines[2], lines[0]])  # as after a kill while merging
+    records.append(tmp_path / "episodes-w0001.jsonl", [lines[5], lines[1], lines[3]])
+    assert records.merge(tmp_path, [("model", 7), ("random", 7)]) == lines
+    assert records.read(tmp_path / "episodes.jsonl") == lines
+    assert [path.name for path in tmp_path.iterdir()] == ["episodes.jsonl"]

@@ -1,59 +1,201 @@
-"""The report: one file, no network, every figure of the summary in it."""
+"""The report: one file, no network, the numbers of the summary, films that show what was recorded and imagined."""
 
 import base64
+import html
 import io
 import json
 import re
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
-import imageio.v3 as iio
 import numpy as np
+import pytest
+import torch
+from PIL import Image
 
-from experiments.pictures import animation
-from experiments.records import read
+import planners
+from envs import TwoRoom
+from experiments.pictures import coordinates
+from experiments.records import append, read
 from experiments.report import report
+from experiments.report.evaluation import labels
+from experiments.report.films import Film, png
+from experiments.report.replay import Bank, _Watching
+from lewm.types import InputError
+
+ANOTHER_WAY = "another way than recorded"
 
 
-def test_the_page_is_self_contained_and_complete(tiny_run, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(tiny_run, run)
-    page = report(run).read_text()
-    assert not re.search(r'(src|href)="(?!data:)', page)
-    assert "$" not in re.sub(r"data:[^\"]*", "", page).replace("$)", "")
+@pytest.fixture(scope="module")
+def run(tiny_run, tmp_path_factory):
+    """A copy of the tiny run with its page."""
+    folder = tmp_path_factory.mktemp("report") / "run"
+    shutil.copytree(tiny_run, folder, ignore=shutil.ignore_patterns("data"))
+    report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return (run / "report.html").read_text()
+
+
+def films(page: str) -> list[tuple[dict, np.ndarray, str]]:
+    """What the player is told, the sheet, and the caption of every film of a page."""
+    found = re.findall(r'data-film="([^"]*)".*?href="data:image/png;base64,([^"]*)".*?<figcaption>(.*?)</', page)
+    return [(json.loads(html.unescape(told)), decoded(data), caption) for told, data, caption in found]
+
+
+def decoded(data: str) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+
+
+def cell(sheet: np.ndarray, told: dict, number: int) -> np.ndarray:
+    y, x = number // told["columns"] * told["height"], number % told["columns"] * told["width"]
+    return sheet[y : y + told["height"], x : x + told["width"]]
+
+
+def test_the_page_needs_no_network(page):
+    assert not re.search(r'(src|href)="(?!data:|#)', page) and "@import" not in page
+    assert "default-src 'none'; img-src data:" in page
+    assert set(re.findall(r"https?://[\w./]+", page)) <= {
+        "http://www.w3.org/1999/xlink",
+        "http://www.w3.org/2000/svg",
+    }
+    assert "$" not in re.sub(r"<script>.*?</script>|data:[^\"]*|<details>.*?</details>", "", page, flags=re.DOTALL)
+
+
+def test_the_page_says_what_the_summary_says(run, page):
     summary = json.loads((run / "summary.json").read_text())
-    low, high = summary["success_final_interval"]
-    for text in (
-        f"<b>{summary['success_final']:.1%}</b>",
-        f"95 % interval {low:.1%} to {high:.1%}",
-        summary["protocol"]["pairs_fingerprint"],
-        f"p95 {summary['plan_ms_p95']:.1f} ms",
-        *(f"{r2:.4f}" for r2 in summary["probe_r2"]),
-    ):
-        assert text in page
+    shown = dict(re.findall(r'data-key="(\w+)">([\d.]+%|–)<', page))
+    keys = [
+        f"{own}{when}" for own in ("success", "detour", "random", "random_detour", "greedy") for when in ("_final",)
+    ]
+    assert set(keys) | {"success_ever", "random_ever"} <= set(shown)
+    for key, text in shown.items():
+        assert text == f"{summary[key]:.1%}"
+        low, high = summary[f"{key}_interval"]
+        assert f'data-key="{key}">{text}</span> <small>{low:.1%} to {high:.1%}</small>' in page
+    recorded = (summary["protocol"]["pairs_fingerprint"], summary["protocol"]["checkpoint"], summary["machine"])
+    times = (f"{summary['plan_ms_p50']:.1f} ms", f"{summary['plan_ms_p95']:.1f} ms")
+    for text in (*recorded, *times, *(f"{r2:.4f}" for r2 in summary["probe_r2"])):
+        assert html.escape(text) in page
     failed = sum(not line.success_final for line in read(run / "episodes.jsonl") if line.policy == "model")
-    assert f"Failures: {failed} of 6" in page
-    assert page.count("data:image/svg+xml") == 3
-    assert page.count("data:image/gif") == 6
+    assert f"Failures: {failed} of 6" in page and f"Solved: {6 - failed} of 6" in page
+    assert page.count('role="img"') == 3 + 3 + 6  # curves, maps, films
 
 
-def test_an_animation_shows_the_agent_and_the_goal(tiny_run):
-    line = read(tiny_run / "episodes.jsonl")[0]
-    data = animation({"name": "two_room"}, line, stride=5, scale=1).partition(",")[2]
-    film = iio.imread(io.BytesIO(base64.b64decode(data)), extension=".gif", index=None)
-    assert film.shape == (4, 64, 130, 3)
+def test_films_show_the_recorded_states_and_the_worst_failure_first(run, page):
+    lines = {line.pair: line for line in read(run / "episodes.jsonl") if line.policy == "model"}
+    task, missed = TwoRoom(1), []
+    assert ANOTHER_WAY not in page
+    for told, sheet, caption in films(page):
+        line = lines[int(re.match(r"pair (\d+)", caption)[1])]
+        assert told["steps"] == list(range(16))
+        for number, image in zip(told["agent"], task.draw(np.array(line.states)), strict=True):
+            np.testing.assert_array_equal(cell(sheet, told, number), image)
+        goal = task.draw(np.array([line.goal]))[0]
+        np.testing.assert_array_equal(cell(sheet, told, told["goal"]), goal)
+        assert told["imagined"] == [told["imagined"][t - t % 5] for t in range(16)]  # a plan every five steps
+        if not line.success_final:
+            missed.append(float(np.linalg.norm(np.subtract(line.states[-1], line.goal))))
+            assert f"{missed[-1] / 4.48:.2f} tolerances away at the end" in page
+    assert missed == sorted(missed, reverse=True)
 
-    def centre(image: np.ndarray) -> np.ndarray:
-        reddish = (image[..., 0] > 180) & (image[..., 1] < 120)
-        return np.argwhere(reddish).mean(0)[::-1] + 0.5
 
-    for frame, state in zip(film, line.states[::5], strict=True):
-        np.testing.assert_allclose(centre(frame[:, :64]), state, atol=0.6)
-        np.testing.assert_allclose(centre(frame[:, 66:]), line.goal, atol=0.6)
+def test_two_runs_share_a_page_that_knows_no_detours_where_there_are_none(run, tmp_path):
+    """The second is evaluated elsewhere, and did not go as it does now."""
+    for name, shift in (("first", 0.0), ("second", 0.5)):
+        folder = tmp_path / name
+        folder.mkdir()
+        summary = json.loads((run / "summary.json").read_text())
+        cleared = {key: 0 if key == "n_detour" else None for key in summary if "detour" in key}
+        protocol = {**summary["protocol"], "checkpoint": name}
+        summary |= {**cleared, "run": f"../{run.name}", "protocol": protocol}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        for line in read(run / "episodes.jsonl"):
+            states = [*line.states[:-1], [x + shift for x in line.states[-1]]]
+            append(folder / "episodes.jsonl", [type(line)(**{**vars(line), "detour": False, "states": states})])
+    (tmp_path / run.name).symlink_to(run)
+    (tmp_path / "second/audit.json").write_text('{"verdict": "Mend the <predictor> first."}')
+    page = report([tmp_path / "first", tmp_path / "second"], page=tmp_path / "both.html").read_text()
+    first, second = page.split('<section class="run">')[1:]
+    for section, says in ((first, False), (second, True)):
+        assert (ANOTHER_WAY in section) == says
+        assert ("Mend the &lt;predictor&gt; first." in section) == says
+    seen = re.sub(r"<details>.*?</details>|<style>.*?</style>", "", page, flags=re.DOTALL)
+    assert not re.search(r"detour|wall|blocked", seen)
+    assert seen.count('scope="rowgroup"') == 2 and "A <b>first</b>, B <b>second</b>: final" in seen
 
 
-def test_an_evaluation_elsewhere_is_reported_with_its_model(tiny, compose, tiny_run, tmp_path):
-    from experiments.evaluate import evaluate
+def test_several_folders_have_different_names(tmp_path):
+    a, b = tmp_path / "x/run", tmp_path / "y/run"
+    assert labels([a]) == ["run"]
+    assert labels([a, b]) == ["x/run", "y/run"]
+    assert labels([a, a / "wide"]) == ["run", "wide"]
+    with pytest.raises(InputError, match="named twice"):
+        labels([a, tmp_path / "x/../x/run"])
 
-    evaluate(compose("evaluate", f"run={tiny_run}", f"out={tmp_path}/wide", "planner=cem", "planner.samples=16"))
-    assert report(tmp_path / "wide").stat().st_size > 10_000
-    assert json.loads((tmp_path / "wide/summary.json").read_text())["protocol"]["planner"]["samples"] == 16
+
+def test_an_older_evaluation_is_refused(run, tmp_path):
+    shutil.copytree(run, tmp_path / "old")
+    summary = json.loads((tmp_path / "old/summary.json").read_text())
+    del summary["protocol"]["agents"]
+    (tmp_path / "old/summary.json").write_text(json.dumps(summary))
+    with pytest.raises(InputError, match="by an older version; evaluate into another folder"):
+        report(tmp_path / "old")
+
+
+# Its parts
+
+
+def test_plans_end_where_their_actions_lead():
+    spec = planners.Limits(low=np.full(2, -1.0), high=np.full(2, 1.0), std=np.full(2, 0.5))
+    dynamics = planners.from_step(lambda state, action: state + action, spec)
+    ends: list[torch.Tensor] = []
+    planner = _Watching(planners.CEM(horizon=4, samples=8, iterations=2, elites=2), ends)
+    agent = planners.MPC(dynamics, np.array([[3.0, 0.0], [0.0, 3.0]]), rows=2, planner=planner, replan_every=2)
+    state = np.zeros((2, 2))
+    for t in range(4):
+        before = state.copy()
+        state = state + agent.act(state)
+        assert len(ends) == t // 2 + 1
+        if t % 2 == 0:
+            expected = before + agent.last_plan.actions.sum(1).numpy()
+            np.testing.assert_allclose(ends[-1].numpy(), expected, atol=1e-6)
+
+
+def test_a_latent_is_shown_by_the_nearest_of_the_bank():
+    bank = Bank(np.zeros((3, 2)), torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]]))
+    index, far = bank.nearest(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
+    assert index.tolist() == [1, 2] and far.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("colours", [3, 300])
+def test_a_sheet_loses_nothing(colours):
+    pictures = (
+        np.random.default_rng(0)
+        .integers(0, 256, (colours, 3))[np.random.default_rng(1).integers(0, colours, (5, 8, 4000))]
+        .astype(np.uint8)
+    )
+    film = Film(pictures, [0], [0], [1], 2)
+    assert film.columns == 2
+    sheet = decoded(png(film.sheet()).partition(",")[2])
+    told = film.instructions()
+    for number, picture in enumerate(pictures):
+        np.testing.assert_array_equal(cell(sheet, told, number), picture)
+
+
+def test_sines_and_cosines_are_shown_as_angles():
+    rng = np.random.default_rng(0)
+    x, (a, b) = rng.normal(size=50), rng.uniform(-np.pi, np.pi, (2, 50))
+    pose = np.column_stack([x, np.sin(a), np.sin(b), np.cos(a), np.cos(b), np.ones(50)])
+    found = coordinates(SimpleNamespace(sense=lambda states: {"pose": pose}), np.zeros((50, 9)))
+    assert [(one.name, one.angle) for one in found] == [
+        ("pose[0]", False), ("angle of pose[1, 3]", True), ("angle of pose[2, 4]", True)
+    ]  # fmt: skip
+    for one, values in zip(found, (x, a, b), strict=True):
+        np.testing.assert_allclose(one.values, values)
+    plain = coordinates(SimpleNamespace(sense=lambda states: {}), pose[:, [0, 5]])
+    assert [one.name for one in plain] == ["state[0]"]

@@ -50,6 +50,19 @@ def test_parts_of_another_model(compose, tiny_run, tmp_path):
     torch.testing.assert_close(model.projector[0].weight, lewm.load(tiny_run).projector[0].weight)
 
 
+def test_a_predictor_learns_on_the_latents_of_a_frozen_encoder(compose, tiny_run, tmp_path):
+    """What DINO-WM trains: the prediction error alone, on an encoder that stays as it was made."""
+    settings = ["frozen=[encoder,projector]", "objective/regulariser=none", "trainer.learning_rate=1e-2"]
+    model, _ = start(compose, tiny_run, tmp_path / "run", *settings)
+    source = lewm.load(tiny_run).state_dict()
+    changed = {name.partition(".")[0] for name, t in model.state_dict().items() if not torch.equal(t, source[name])}
+    assert changed == {"predictor"}
+    with pytest.raises(InputError, match="holds another train run \\(frozen is"):
+        start(compose, tiny_run, tmp_path / "run", *settings[1:])
+    with pytest.raises(InputError, match="no part 'encode' to freeze: did you mean 'encoder'"):
+        start(compose, tiny_run, tmp_path / "other", "frozen=encode")
+
+
 def test_another_source_is_another_run(compose, tiny_run, tmp_path):
     start(compose, tiny_run, tmp_path / "run")
     source = lewm.load(tiny_run)

@@ -2,7 +2,7 @@
 
     python docs/results/evaluation/run.py FOLDER             # what is missing
     python docs/results/evaluation/run.py FOLDER two_room    # one task
-    python docs/results/evaluation/run.py page               # README.md from the lines alone
+    python docs/results/evaluation/page.py                   # README.md from the lines alone
 
 Each cell is one `lewm` command with one thread, in a process of its own, two at a time; FOLDER keeps data and
 models.
@@ -133,7 +133,7 @@ TASKS: dict[str, Task] = {
 def main(folder: Path, tasks: Sequence[str]) -> None:
     """Every cell that is not there yet: data first, then models, then evaluations."""
     for stage in (_data, _encoders, _models, _evaluations):
-        found = [stage(name, TASKS[name], (folder / _slug(name)).resolve()) for name in tasks]
+        found = [stage(name, TASKS[name], (folder / slug(name)).resolve()) for name in tasks]
         complete(CELLS, [cell for cells in found for cell in cells], AT_ONCE)
 
 
@@ -184,7 +184,7 @@ def _evaluations(name: str, task: Task, folder: Path) -> Iterator[Cell]:
                 words += [f"seeds=[{','.join(map(str, task.planner_seeds))}]", "threads=1"]
                 cell = f"{name}, {label}, {track}, seed {seed}"
                 yield _cell(
-                    cell, words, run / _slug(track), partial(_evaluated, EPISODES / f"{_slug(cell)}.jsonl.gz")
+                    cell, words, run / slug(track), partial(_evaluated, EPISODES / f"{slug(cell)}.jsonl.gz")
                 )
 
 
@@ -230,12 +230,13 @@ def _spoken(words: Sequence[str]) -> str:
     return "lewm " + " ".join(f"{w.partition('=')[0]}={Path(w).name}" if "=/" in w else w for w in words)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A name as it is in paths."""
     return "-".join("".join(c if c.isalnum() or c == "_" else " " for c in name).split())
 
 
 def _run(folder: Path, label: str, seed: int) -> Path:
-    return folder / _slug(label) / f"seed-{seed}"
+    return folder / slug(label) / f"seed-{seed}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from torch import nn
 
 from lewm.models import WorldModel, WorldModelConfig
 from lewm.registry import register
-from lewm.training import start_from
+from lewm.training import freeze, start_from
 from lewm.types import ActionSpec, InputError
 
 
@@ -74,3 +74,15 @@ def test_anything_else_is_refused(source, start, only, message):
     with pytest.raises(InputError, match=message):
         start_from(start, model(1, **source), only)
     assert all(torch.equal(t, before[name]) for name, t in start.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (["encoders"], "to freeze: did you mean 'encoder'"),
+        (["encoder", "projector", "predictor"], "nothing is left"),
+    ],
+)
+def test_what_cannot_be_frozen_is_an_error(parts, message):
+    with pytest.raises(InputError, match=message):
+        freeze(model(1), parts)

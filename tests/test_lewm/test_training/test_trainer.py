@@ -10,7 +10,7 @@ from torch import nn
 
 from lewm.diagnosis import effective_rank
 from lewm.objectives import LossTerms, Objective
-from lewm.training import Diverged, Stopped, Trainer, warmup_cosine
+from lewm.training import Diverged, Stopped, Trainer, freeze, warmup_cosine
 from lewm.types import InputError
 
 SETTINGS = {"steps": 12, "batch_size": 8, "warmup": 3, "log_every": 3, "save_every": 4}
@@ -98,6 +98,25 @@ def continue_after(make_model, windows, tmp_path, predictor, stops, **options):
     assert_same_weights(resumed, expected)
     assert (parts / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
     assert [line["step"] for line in metrics(parts)] == [3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("frozen", [["encoder", "projector"], ["predictor"]], ids=str)
+def test_frozen_parts_stay_to_the_bit_and_the_others_learn(make_model, windows, tmp_path, frozen):
+    """Running statistics and the average of the weights included, and over an interruption."""
+
+    def make(name):
+        model = make_model(name)
+        freeze(model, frozen)
+        return model
+
+    options = {"ema": 0.9, "weight_decay": 0.1}
+    continue_after(make, windows, tmp_path, "adaln_transformer", (7,), **options)
+    before = make_model("adaln_transformer")
+    after = fit(make("adaln_transformer"), windows, tmp_path / "whole", **options)
+    for part in ("encoder", "projector", "predictor"):
+        old, new = (model.get_submodule(part).state_dict() for model in (before, after))
+        same = [torch.equal(tensor, new[name]) for name, tensor in old.items()]
+        assert all(same) if part in frozen else not any(same)
 
 
 def test_resumed_steps_start_after_the_last_saved_one(make_model, windows, tmp_path):

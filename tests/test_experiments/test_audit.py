@@ -1,0 +1,237 @@
+"""Where it is known what is broken, the audit says so: the imagination, the cost, the search, or none of them."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from envs import TwoRoom
+from experiments.audit import audit
+from experiments.audit.blame import BEYOND, EXCHANGES, blame, count, exchanges, larger, verdict
+from experiments.audit.measures import Truth, judge, median, spearman, summarise
+from experiments.audit.parts import Parts, Watched
+from experiments.audit.world import by_distance, choose_axes, distances, landscape
+from experiments.config import compose
+from experiments.evaluate.episodes import run_pairs
+from experiments.pairs import Pairs
+from experiments.simulator import SimulatorDynamics
+from planners import CEM, GoalDistance, Limits, Sum
+
+ENV = {"name": "two_room", "speed": 4.0}
+START, GOAL = np.array([12.0, 40.0]), np.array([12.0, 16.0])  # 24 apart, the way is free
+PAIRS = Pairs(START[None], GOAL[None], np.zeros(1, bool), 0)
+SEARCH = {"horizon": 8, "samples": 24, "iterations": 3, "elites": 4, "correlation": 0.9}
+BUDGET = 12
+
+
+class Perfect(SimulatorDynamics):
+    """A world model whose imagination is the world: a latent is the state."""
+
+    columns = ("state",)
+
+    def encode(self, observations):
+        return (observations["state"] if isinstance(observations, dict) else observations).double()
+
+    def context(self, observations, actions):
+        return self.encode(observations)[:, -1]
+
+
+class Mirrored(Perfect):
+    """Imagines that every action does the opposite."""
+
+    def rollout(self, context, actions_BSHA):
+        return super().rollout(context, -actions_BSHA)
+
+
+def leftwards(imagined):
+    """A cost that ignores the goal."""
+    return imagined.z_BSLD[..., 0].mean(-1)
+
+
+@pytest.fixture
+def task():
+    return TwoRoom(1, speed=4.0)
+
+
+@pytest.fixture
+def make(task):
+    """(dynamics, cost, settings of the search) -> parts; by default all of them are right."""
+
+    def make(dynamics=Perfect, cost=None, **search):
+        made = dynamics(task, block=2)
+        cost = cost or GoalDistance(metric=made.metric)
+        limits = Limits(task.low, task.high, task.high / 2)
+        return Parts(made, CEM(**SEARCH | search), cost, 4, limits, made.columns)
+
+    return make
+
+
+def play(agent, seed=0, budget=BUDGET):
+    (line,) = run_pairs(ENV, PAIRS, [0], "audit", agent, seed=seed, budget=budget)
+    return line
+
+
+def judged(task, parts, steps=(0,)):
+    watched = Watched(parts, set(steps))
+    play(watched)
+    return [judge(decision, Truth(task, parts)) for decision in watched.decisions]
+
+
+def blamed(task, parts, wide=None, budget=BUDGET):
+    swapped = exchanges(parts, wide or CEM(**SEARCH), task)
+    return blame(lambda name: play(swapped[name], int(name == "chance"), budget).success_final)
+
+
+def test_a_perfect_agent_has_nothing_to_be_blamed_for(task, make):
+    """The imagined cost is the true one to the bit, its ranks are the task's, and the plan is the best there is."""
+    parts = make()
+    assert play(parts).success_final
+    (found,) = judged(task, parts)
+    for stage in (found.first, found.last):
+        assert stage.predictor == pytest.approx(1)
+        assert stage.cost > 0.999 and stage.both > 0.999  # float32 beside float64
+        assert stage.best_percentile == 0
+    assert found.regret == pytest.approx(0, abs=1e-6)
+    curve = np.array(found.curve)
+    assert len(curve) == 3 and np.array_equal(curve[:, 0], curve[:, 1])
+    assert curve[:, 2] == pytest.approx(curve[:, 1], rel=1e-5)
+
+
+def test_a_mirrored_imagination_is_the_predictors_fault(task, make):
+    parts = make(Mirrored)
+    assert not play(parts).success_final
+    (found,) = judged(task, parts)
+    assert found.first.predictor < -0.5 and found.first.cost > 0.999 and found.first.best_percentile > 0.5
+    assert found.regret > 1 and found.curve[-1][0] < found.curve[0][0] and found.curve[-1][2] > found.curve[0][2]
+    assert blamed(task, parts) == {
+        "blame": "predictor",
+        "tried": {"chance": False, "search": False, "predictor": True},
+    }
+    seen = summarise([{"pair": 0, "decisions": [json.loads(json.dumps(vars(found), default=vars))]}])
+    assert seen["exploits_model"] == 1 and seen["searches"] == 1 and seen["last"]["predictor"][0] < 0
+
+
+def test_a_cost_without_the_goal_is_the_costs_fault(task, make):
+    parts = make(cost=leftwards)
+    (found,) = judged(task, parts)
+    assert found.first.predictor == pytest.approx(1) and abs(found.first.cost) < 0.9 and found.regret > 1
+    assert blamed(task, parts)["blame"] == "cost"
+
+
+def test_a_narrow_search_is_the_searchs_fault(task, make):
+    narrow = {"samples": 2, "elites": 2, "iterations": 1, "init_std": 0.01}
+    assert blamed(task, make(**narrow))["blame"] == "search"
+
+
+def test_what_no_exchange_repairs_is_beyond_the_planner(task, make):
+    found = blamed(task, make(), budget=2)
+    assert found == {"blame": BEYOND, "tried": dict.fromkeys(EXCHANGES, False)}
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_the_first_exchange_that_helps_names_the_part_and_no_other_is_tried(name):
+    asked = []
+    found = blame(lambda exchange: asked.append(exchange) or exchange == name)
+    assert found["blame"] == name and asked == list(found["tried"]) == list(EXCHANGES)[: len(asked)]
+
+
+def test_watching_changes_nothing_and_sees_what_was_executed(make):
+    """Also a cost in parts, and a planner that returns its mean: neither the mean nor a plan is a population."""
+    for parts in (make(), make(cost=Sum(mix="z_score"), returns="mean")):
+        watched = Watched(parts, {0, 8})
+        seen, plain = play(watched), play(parts)
+        assert seen == plain
+        assert [decision.step for decision in watched.decisions] == [0, 8]
+        fresh, warm = watched.decisions
+        assert [p.costs.shape for p in fresh.populations] == [(1, 24)] * 3 and len(warm.populations) == 1
+        assert warm.state.tolist() == seen.states[8] and warm.goal.tolist() == seen.goal
+        moved = np.clip(fresh.actions[0, 0, 0].numpy(), -4, 4) + START
+        assert seen.states[1] == pytest.approx(moved)
+
+
+def test_the_truth_is_what_executing_the_candidate_gives(task, make):
+    watched = Watched(make(), {0})
+    play(watched)
+    (decision,) = watched.decisions
+    actions = decision.populations[0].candidates[:, :5]
+    latent, distance = Truth(task, make())(decision, actions)
+    for k in range(5):
+        state, far = START[None], []
+        for t in range(8):
+            state = task.advance(state, actions[0, k, t][None].double().numpy())
+            far += [task.distance(state, GOAL[None])[0]] * (t % 2)
+        assert distance[k].item() == pytest.approx(np.mean(far))
+        assert latent[k].item() == pytest.approx(np.mean(far), rel=1e-5)
+
+
+def test_rank_correlation_is_scipys():
+    rng = np.random.default_rng(0)
+    one, two = rng.integers(5, size=(2, 40)).astype(float)  # with ties
+    assert spearman(one, two) == pytest.approx(spearmanr(one, two).statistic)
+    assert spearman(np.array([1.0, 2, np.inf]), np.array([1.0, 2, 3])) == pytest.approx(1)
+    assert spearman(np.ones(5), np.arange(5.0)) is None and spearman(np.arange(2.0), np.arange(2.0)) is None
+
+
+def test_intervals_are_over_episodes():
+    """Repeating each decision of an episode tells nothing new."""
+    once = median([1.0, 2, 3, 4], "abcd")
+    assert median([1.0, 2, 3, 4] * 50, "abcd" * 50) == once
+    assert once[0] == 2.5 and once[1] < 2.5 < once[2]
+    assert median([None, 7.0], "ab") == [7, 7, 7] and median([None], "a") is None
+
+
+def test_a_larger_search_is_larger_all_through():
+    grown = larger({"name": "cem", "samples": 100, "schedule": [10, 5], "warm_iterations": None})
+    assert (grown["samples"], grown["elites"], grown["schedule"]) == (400, 48, [40, 20])
+    assert (grown["iterations"], grown["warm_iterations"], grown["horizon"]) == (8, None, 40)
+    chain = larger({"name": "chain", "first": {"name": "cem"}, "then": {"name": "lbfgs", "iterations": 3}})
+    assert chain["first"]["samples"] == 512 and chain["then"]["iterations"] == 6
+
+
+def test_the_verdict_names_what_most_failures_need():
+    lines = [{"blame": name} for name in ("cost", "predictor", "cost", "chance")]
+    part, sentence = verdict(count(lines), failed=9, total=20)
+    assert part == "cost" and "2 of 4" in sentence and "predictor 1, chance 1" in sentence and "few" in sentence
+    assert verdict(count([]), 0, 20)[0] is None and "failures=" in verdict(count([]), 3, 20)[1]
+
+
+def test_the_landscape_of_a_true_cost_is_the_distance(task, make):
+    line = play(make())
+    assert choose_axes(TwoRoom(1, vary=["door"]), np.array([[50.0, 50, 22]]), np.array([[10.0, 10, 22]])) == [0, 1]
+    found = landscape(task, make(), line, [0, 1], np.array([[0.0, 64], [0, 64]]), 9)
+    cost, distance = (np.array(found[key], float) for key in ("cost", "distance"))
+    x, y = np.meshgrid(*found["ticks"], indexing="ij")
+    states = np.stack([x.ravel(), y.ravel()], axis=1)
+    assert np.array_equal(np.isfinite(cost).ravel(), task.possible(states)) and np.isnan(cost).any()
+    assert np.nanmax(np.abs(cost - distance)) < 1e-2 and found["spearman"] > 0.999
+    assert found["path"][0] == START.tolist() and found["goal"] == GOAL.tolist()
+
+
+def test_success_by_distance_counts_every_pair_once(task, make):
+    starts = np.array([[10.0, y] for y in (12, 14, 40, 50)])
+    goals = np.full((4, 2), 10.0)
+    found = distances(task, make(), starts, goals)
+    assert found["true"] == pytest.approx(np.array([2, 4, 30, 40]) / task.tolerance)
+    assert found["latent"] == pytest.approx([2, 4, 30, 40])
+    near, far = by_distance(found["latent"], np.array([True, True, False, True]), bins=2)
+    assert (near["from"], near["to"], near["n"], near["success"]) == (2, 4, 2, 1)
+    assert (far["success"], far["n"]) == (0.5, 2) and far["interval"][0] < 0.5 < far["interval"][1]
+
+
+def test_an_audit_is_made_once_and_grows(tiny_run, tmp_path, capsys):
+    """Cut off or asked again, it is the same file; more of it adds lines; its numbers are those of its lines."""
+    small = [f"run={tiny_run}", f"out={tmp_path}", "decisions=2", "landscapes=1", "grid=4", "threads=1"]
+    audit(compose("audit", [*small, "pairs=1", "failures=0"]))
+    first = (tmp_path / "audit.jsonl").read_text()
+    found = audit(compose("audit", [*small, "pairs=2", "failures=1"]))
+    grown = (tmp_path / "audit.jsonl").read_text()
+    assert grown.startswith(first) and len(grown) > len(first)
+    (tmp_path / "audit.jsonl").write_text(grown[:-10])
+    assert audit(compose("audit", [*small, "pairs=2", "failures=1"])) == found
+    assert (tmp_path / "audit.jsonl").read_text() == grown
+    assert found["replays_as_recorded"] == found["replays"] == 2
+    assert sum(found["blame"].values()) == min(1, found["failed"])
+    assert json.loads((tmp_path / "audit.json").read_text())["verdict"] == found["verdict"]
+    assert found["verdict"] in capsys.readouterr().out
+    assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")
