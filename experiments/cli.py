@@ -21,7 +21,7 @@ VERBS = {
     "evaluate": "score a model by planning, beside the random and greedy floors",
     "compare": "hold two evaluations against each other, pair by pair: lewm compare runs/a runs/b",
     "demo": "all of it on Two-Room, from nothing to a report",
-    "report": "write the HTML report of a run",
+    "report": "write one HTML page about a run, or several side by side",
     "diagnose": "look into a model: health, probes, imagination, surprise",
     "audit": "say why planning fails: for the model, for the cost, or for the search",
     "pretrain": "pretrain an encoder on pictures, without actions (LeJEPA)",

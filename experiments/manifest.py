@@ -25,6 +25,7 @@ from lewm.data import EpisodeReader, split_episodes
 from lewm.types import InputError
 
 ROWS = 50  # episodes rolled out at once; changes no pair
+EPISODES = 5000  # after so many too few pairs are an error
 APART = 2**62  # added to the seed of episodes made for a manifest: no training set is collected with such a seed
 SIMULATORS = ("mujoco", "ogbench")  # whose versions a task's `rendering` says
 
@@ -81,25 +82,23 @@ def rolled(task: GoalTask, work: Mapping[str, Any], offset: int, seed: int) -> S
                 states = episode.columns["state"]
                 yield Draw(states[step], states[step + offset], (episode.id, step))
 
-    limited = itertools.islice(draws(), 100 * ROWS)
-    return Supply(limited, f"{offset} steps apart in {100 * ROWS} episodes", "choose a larger offset, or another policy", {})
+    where, advice = f"{offset} steps apart in {EPISODES} episodes", "choose a larger offset, or another policy"
+    return Supply(itertools.islice(draws(), EPISODES), where, advice, {})
 
 
 def _work(env: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Env, policy and steps as `lewm collect` would take them; the seed is one that it never takes."""
-    preset = "standard" if "standard" in presets().get(env["name"], ()) else None
-    usual = compose("collect", [f"env={env['name']}", f"preset={preset or 'null'}", "out=-"])
-    expert = {"name": "expert", **registry.defaults("policy", "expert")}
-    steps = config["steps"] or max(usual["steps"], 2 * config["offset"])
+    """What makes the episodes: env, policy and steps as `lewm collect` has them, and a seed it never has."""
+    policy, steps = config.get("policy"), config["steps"]
+    if policy is None or steps is None:
+        preset = "standard" if "standard" in presets().get(env["name"], ()) else None
+        usual = compose("collect", [f"env={env['name']}", f"preset={preset or 'null'}", "out=-"])
+        expert = {"name": "expert", **registry.defaults("policy", "expert")}
+        policy = policy or (usual["policy"] if preset else expert)
+        steps = steps or max(usual["steps"], 2 * config["offset"])
     if steps < config["offset"]:
         raise InputError(f"episodes of steps={steps} have no states offset={config['offset']} steps apart")
-    return {
-        "env": dict(env),
-        "policy": config.get("policy") or (usual["policy"] if preset else expert),
-        "seed": APART + config["seed"],
-        "steps": steps,
-        "plugins": config["plugins"],
-    }
+    seed = APART + config["seed"]
+    return {"env": dict(env), "policy": policy, "seed": seed, "steps": steps, "plugins": config["plugins"]}
 
 
 def _episodes(reader: EpisodeReader, config: Mapping[str, Any]) -> np.ndarray:

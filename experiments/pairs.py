@@ -1,4 +1,4 @@
-"""Start/goal pairs of an evaluation: the task's own (`free`), or recorded states some steps apart (`heldout`, `paper`).
+"""Start/goal pairs of an evaluation: the task's own (`free`), or states some steps apart (`heldout`, `paper`).
 
 Pairs are drawn one after another, and what is drawn does not depend on how many are wanted: a shorter list is the
 beginning of a longer one, and a manifest (`frozen.py`) is a beginning that was written down.
@@ -19,7 +19,7 @@ from envs import GoalTask
 from experiments.frozen import Draw, Manifest, shipped
 from experiments.origins import check_recorded_world, unseen, world
 from lewm.data import EpisodeReader
-from lewm.types import InputError, nearest
+from lewm.types import InputError
 
 MAX_DRAWS = 20_000
 TRACKS = ("free", "heldout", "paper")
@@ -90,7 +90,7 @@ def choose_pairs(
 def check_track(track: str, share: float) -> None:
     """Raise an `InputError` for a track that does not exist, and a share of detours that is none."""
     if track not in TRACKS:
-        raise InputError(f"tracks are {', '.join(TRACKS)}, got '{track}': {nearest(track, list(TRACKS))}")
+        raise InputError(f"tracks are {', '.join(TRACKS)}, got '{track}'")
     if not 0 <= share <= 1:
         raise InputError(f"detours is a share of the pairs, 0 to 1, got {share}")
 
@@ -100,7 +100,9 @@ def rule(track: str, share: float) -> dict[str, Any]:
     return {"share": share if track == "free" else None, "solved_too": track == "paper"}
 
 
-def _supply(task: GoalTask, env: Mapping[str, Any], config: Mapping[str, Any], trained: Mapping[str, Any]) -> Supply:
+def _supply(
+    task: GoalTask, env: Mapping[str, Any], config: Mapping[str, Any], trained: Mapping[str, Any]
+) -> Supply:
     """The manifest that is given; else the data that are given; else the manifest shipped for this world.
 
     Only `free` can do without. Its shipped manifests are what drawing gives, and where they end drawing goes on.
@@ -135,7 +137,9 @@ def _supply(task: GoalTask, env: Mapping[str, Any], config: Mapping[str, Any], t
 def _frozen(manifest: Manifest) -> Supply:
     """The draws of a manifest."""
     about = {"manifest": manifest.name, "pairs_from": manifest.fingerprint}
-    return Supply(manifest.draws, f"in {manifest.name}", "ask for fewer, or make a longer one, `lewm manifest`", about)
+    return Supply(
+        manifest.draws, f"in {manifest.name}", "ask for fewer, or make a longer one with `lewm manifest`", about
+    )
 
 
 def drawn(task: GoalTask, seed: int) -> Supply:
@@ -213,9 +217,10 @@ def select(
     if not found[1] and len(found[0]) >= count:
         turns[:], around = False, 0
     if (usable := min(len(found[0]), count - around) + min(len(found[1]), around)) < count:
+        kind = "" if solved_too else "unsolved "
         raise InputError(
-            f"found only {usable} {'' if solved_too else 'unsolved '}pairs {supply.where}, beside {presolved} solved "
-            f"at the start and {impossible} with impossible states; {supply.advice}"
+            f"found only {usable} {kind}pairs {supply.where}, beside {presolved} solved at the start and "
+            f"{impossible} with impossible states; {supply.advice}"
         )
     rest = [iter(kind) for kind in found]
     starts, goals, detours, flags = zip(*(next(rest[turn]) for turn in turns.astype(int)), strict=True)

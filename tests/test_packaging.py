@@ -37,7 +37,8 @@ def test_the_wheel_holds_the_five_packages_and_their_data(tmp_path):
         "configs/train.yaml",
         "configs/demo.yaml",
         "configs/presets/two_room/standard.yaml",
-        "experiments/report.html",
+        "configs/manifests/two_room/free-0.json.gz",
+        "experiments/report/page.html",
     ):
         assert data in names
 

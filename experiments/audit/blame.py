@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from envs import GoalTask
-from experiments.audit.parts import Parts
-from experiments.simulator import SimulatorDynamics
+from experiments.evaluate.agents import Agent, Planning, Trained
+from experiments.evaluate.oracles import LatentOracle, StateOracle
 from lewm import registry
-from planners import GoalDistance, Planner
 
 SAMPLES, ITERATIONS = 4, 2  # times as many, of the larger search
 GROWS = {"samples": SAMPLES, "elites": SAMPLES, "iterations": ITERATIONS, "warm_iterations": ITERATIONS}
@@ -50,21 +48,13 @@ def larger(planner: Mapping[str, Any]) -> dict[str, Any]:
     return {key: grown(key, value) for key, value in spec.items()}
 
 
-def exchanges(parts: Parts, wide: Planner, task: GoalTask) -> dict[str, Parts]:
-    """The agents of `EXCHANGES`.
-
-    Args:
-        wide: the planner that searches more.
-        task: simulates for those that plan with the truth; its own states are not touched.
-    """
-    block = parts.dynamics.action_block
-    seeing = SimulatorDynamics(task, block=block, encoder=parts.dynamics)
-    knowing = SimulatorDynamics(task, block=block)
+def exchanges(trained: Trained) -> dict[str, Agent]:
+    """The agents of `EXCHANGES`."""
     return {
-        "chance": parts,
-        "search": replace(parts, planner=wide),
-        "predictor": replace(parts, dynamics=seeing, columns=None),
-        "cost": replace(parts, dynamics=knowing, columns=None, cost=GoalDistance(metric=knowing.metric)),
+        "chance": Planning(trained),
+        "search": Planning(replace(trained, planner=larger(trained.planner))),
+        "predictor": LatentOracle(trained),
+        "cost": StateOracle(trained),
     }
 
 

@@ -16,9 +16,11 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from envs import GoalTask
-from experiments.audit.parts import Decision, Parts, mixed
-from experiments.simulator import SimulatorDynamics
-from planners import GoalDistance, Imagined
+from experiments.audit.watch import Decision, mixed
+from experiments.evaluate.agents import Trained
+from experiments.evaluate.oracles import StateOracle
+from experiments.observe import encode
+from planners import Imagined
 
 RESAMPLES = 1000
 FEWEST = 3  # candidates a rank correlation is made of
@@ -28,25 +30,24 @@ class Truth:
     """What candidates truly lead to, simulated from the state of a decision.
 
     Args:
-        task: its own current states are not touched.
-        parts: the agent whose cost is judged; its dynamics only encode.
+        task: with one row; its own current state is not touched.
+        trained: the agent whose cost is judged; its model only encodes.
     """
 
-    def __init__(self, task: GoalTask, parts: Parts) -> None:
-        self.task, self.parts = task, parts
-        self.dynamics = SimulatorDynamics(task, block=parts.dynamics.action_block)
-        self.distance = GoalDistance(metric=self.dynamics.metric)
+    def __init__(self, task: GoalTask, trained: Trained) -> None:
+        self.task, self.model = task, trained.model
+        oracle = StateOracle(trained).controller(task, [0])
+        self.dynamics, self.distance = oracle.model, oracle.cost
 
     def __call__(self, decision: Decision, actions_BSHA: Tensor) -> tuple[Tensor, Tensor]:
-        """The agent's own cost of the latents of what truly happens, and the mean true distance: (S,) each."""
+        """The agent's own cost of the latents of what truly happens, and `oracle_state`'s cost: (S,) each."""
         state, goal = (torch.from_numpy(x)[None] for x in (decision.state, decision.goal))
         states_BSLs = self.dynamics.rollout(state, actions_BSHA)
-        seen = [self.parts.encode(self.task, after.numpy()) for after in states_BSLs[0].unbind(1)]
-        latents = torch.stack(seen, dim=1)[None].to(actions_BSHA.dtype)
-        said = decision.cost
+        seen = [encode(self.model, self.task, after.numpy()) for after in states_BSLs[0].unbind(1)]
+        latents, said = torch.stack(seen, dim=1)[None].to(actions_BSHA.dtype), decision.cost
         as_seen = Imagined(latents, said.start_BD, actions_BSHA, said.goals_BGD, said.action_spec, said.past_B2A)
         as_it_is = Imagined(states_BSLs, state, actions_BSHA, goal[:, None], said.action_spec)
-        return mixed(self.parts.cost(as_seen), actions_BSHA)[0], self.distance(as_it_is)[0]
+        return mixed(said.term(as_seen), actions_BSHA)[0], self.distance(as_it_is)[0]
 
 
 @dataclass(frozen=True)

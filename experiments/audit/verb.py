@@ -18,18 +18,19 @@ import torch
 from envs import GoalTask
 from experiments import cells, records
 from experiments.audit import page
-from experiments.audit.blame import blame, count, exchanges, larger, verdict
+from experiments.audit.blame import blame, count, exchanges, verdict
 from experiments.audit.measures import Truth, judge, summarise
-from experiments.audit.parts import Parts, Watched
+from experiments.audit.watch import Watched
 from experiments.audit.world import by_distance, choose_axes, distances, landscape
 from experiments.build import build_task
+from experiments.evaluate.agents import Agent, Trained
 from experiments.evaluate.episodes import run_pairs
+from experiments.evaluate.verb import load
 from experiments.pairs import Pairs
 from experiments.records import EpisodeRecord
 from experiments.runs import at_least, exclusive, progress, provenance, read_json, say, write_json
-from lewm import checkpoint, registry
+from lewm.registry import load_plugins
 from lewm.types import InputError
-from planners import Planner
 
 PROTOCOL = ("env", "task", "pairs_fingerprint", "budget", "checkpoint", "planner", "cost", "replan_every")
 
@@ -39,16 +40,14 @@ class Case:
     """What is audited: an evaluated agent, and what it did.
 
     Attributes:
-        parts: the agent; wide: its planner with a larger search.
-        task: with one row, to simulate and draw; env, budget, seed: of the evaluation.
+        trained: the agent.
+        task: with one row, to simulate and draw; budget, seed: of the evaluation.
         lines: its episodes with that seed, in order of the pairs; rule: what counts as success, `final` or `ever`.
         said: what fixes every outcome, as JSON values.
     """
 
-    parts: Parts
-    wide: Planner
+    trained: Trained
     task: GoalTask
-    env: Mapping[str, Any]
     budget: int
     seed: int
     lines: Sequence[EpisodeRecord]
@@ -59,11 +58,11 @@ class Case:
         """Whether an episode counts as a success."""
         return getattr(line, f"success_{self.rule}")
 
-    def play(self, agent: Any, pair: int, seed: int) -> EpisodeRecord:
+    def play(self, agent: Agent, pair: int, seed: int) -> EpisodeRecord:
         """One pair under another agent."""
         starts, goals = (np.array([getattr(line, name) for line in self.lines]) for name in ("start", "goal"))
         pairs = Pairs(starts, goals, np.array([line.detour for line in self.lines]), 0)
-        (line,) = run_pairs(self.env, pairs, [pair], "audit", agent, seed=seed, budget=self.budget)
+        (line,) = run_pairs(self.trained.env, pairs, [pair], "audit", agent, seed=seed, budget=self.budget)
         return line
 
 
@@ -72,10 +71,10 @@ def audit(config: Mapping[str, Any]) -> dict[str, Any]:
     at_least(config, pairs=1, decisions=1, failures=0, landscapes=0, grid=3, threads=1)
     torch.set_num_threads(config["threads"])
     folder, out = Path(config["run"]), Path(config["out"])
-    summary = read_json(folder / "summary.json")
-    protocol = summary["protocol"]
-    with closing(build_task(protocol["env"], 1)) as task, exclusive(out):
-        case = _case(folder, summary, task, config["plugins"])
+    load_plugins(config["plugins"])
+    env = read_json(folder / "summary.json")["protocol"]["env"]
+    with closing(build_task(env, 1)) as task, exclusive(out):
+        case = _case(folder, out, task, config["plugins"])
         log = out / "audit.jsonl"
         records.repair(log)
         lines = _complete(log, list(_work(case, config)))
@@ -87,28 +86,23 @@ def audit(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _case(folder: Path, summary: Mapping[str, Any], task: GoalTask, plugins: Sequence[str]) -> Case:
+def _case(folder: Path, out: Path, task: GoalTask, plugins: Sequence[str]) -> Case:
     """What an evaluation's folder says was done."""
+    summary = read_json(folder / "summary.json")
     protocol = summary["protocol"]
     seed = protocol["seeds"][0]
     episodes = records.read(folder / "episodes.jsonl")
     played = [line for line in episodes if (line.policy, line.seed) == ("model", seed)]
     if not played:
         raise InputError(f"{folder} holds no episode of the model; run lewm evaluate with model among its agents")
-    model = checkpoint.load(os.path.normpath(folder / summary["run"]), plugins=plugins)
-    cost, *planners = (
-        registry.build(kind, {**spec, **({"compiled": None} if "compiled" in spec else {})})
-        for kind, spec in (
-            ("cost", protocol["cost"]),
-            ("planner", protocol["planner"]),
-            ("planner", larger(protocol["planner"])),
-        )
-    )
-    parts = Parts(model, planners[0], cost, protocol["replan_every"], model.action_spec, model.columns)
+    plans = {key: protocol[key] for key in ("planner", "cost", "replan_every")}
+    if "compiled" in plans["planner"]:
+        plans["planner"] = {**plans["planner"], "compiled": None}  # nobody can listen to a compiled search
+    run = os.path.normpath(folder / summary["run"])
+    trained = load(run, str(out), protocol["env"], plans, plugins)
     rule = "ever" if protocol["track"] == "paper" else "final"
     said = {key: protocol[key] for key in PROTOCOL} | {"seed": seed}
-    lines = sorted(played, key=lambda line: line.pair)
-    return Case(parts, planners[1], task, protocol["env"], protocol["budget"], seed, lines, rule, said)
+    return Case(trained, task, protocol["budget"], seed, sorted(played, key=lambda x: x.pair), rule, said)
 
 
 Work = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
@@ -130,7 +124,7 @@ def _work(case: Case, config: Mapping[str, Any]) -> Iterator[Work]:
     for line in (failed + solved)[: config["landscapes"]]:
         key = {"kind": "landscape", "of": digest, "pair": line.pair, "asked": [axes, config["grid"]]}
         yield key, partial(_landscape, case, line, axes, config["grid"])
-    swapped = exchanges(case.parts, case.wide, case.task)
+    swapped = exchanges(case.trained)
     for line in failed[: config["failures"]]:
         key = {"kind": "blame", "of": digest, "pair": line.pair}
         yield key, partial(_blame, case, line, swapped)
@@ -154,11 +148,11 @@ def _complete(log: Path, wanted: Sequence[Work]) -> list[dict[str, Any]]:
 def _replay(case: Case, line: EpisodeRecord, count: int) -> dict[str, Any]:
     """Decisions on the way to the goal, the first and others evenly after it, and what they chose between."""
     until = line.first_success or case.budget
-    steps = np.arange(0, until, case.parts.replan_every)
+    steps = np.arange(0, until, case.trained.replan_every)
     chosen = steps[np.unique(np.linspace(0, len(steps) - 1, min(count, len(steps))).astype(int))]
-    agent = Watched(case.parts, set(chosen.tolist()))
+    agent = Watched(case.trained, set(chosen.tolist()))
     again = case.play(agent, line.pair, case.seed)
-    truth = Truth(case.task, case.parts)
+    truth = Truth(case.task, case.trained)
     return {
         "solved": case.solved(line),
         "reproduced": again.states == line.states,
@@ -169,10 +163,10 @@ def _replay(case: Case, line: EpisodeRecord, count: int) -> dict[str, Any]:
 def _landscape(case: Case, line: EpisodeRecord, axes: Sequence[int], points: int) -> dict[str, Any]:
     seen = np.concatenate([[*other.states, other.goal] for other in case.lines])[:, axes]
     box = np.stack([seen.min(0), seen.max(0)], axis=1)
-    return {"solved": case.solved(line), **landscape(case.task, case.parts, line, axes, box, points)}
+    return {"solved": case.solved(line), **landscape(case.task, case.trained, line, axes, box, points)}
 
 
-def _blame(case: Case, line: EpisodeRecord, swapped: Mapping[str, Parts]) -> dict[str, Any]:
+def _blame(case: Case, line: EpisodeRecord, swapped: Mapping[str, Agent]) -> dict[str, Any]:
     def reaches(name: str) -> bool:
         return case.solved(case.play(swapped[name], line.pair, case.seed + (name == "chance")))
 
@@ -185,6 +179,7 @@ def _summary(case: Case, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     fair = [line for line in case.lines if not line.presolved]
     success = np.array([case.solved(line) for line in fair])
     starts, goals = (np.array([getattr(line, name) for line in fair]) for name in ("start", "goal"))
+    away = distances(case.task, case.trained.model, starts, goals)
     counts = count(kinds["blame"])
     failed = int((~success).sum())
     mend, sentence = verdict(counts, failed, len(fair))
@@ -205,7 +200,5 @@ def _summary(case: Case, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "landscapes": [
             {key: line[key] for key in ("pair", "solved", "axes", "spearman")} for line in kinds["landscape"]
         ],
-        "success_by_distance": {
-            name: by_distance(far, success) for name, far in distances(case.task, case.parts, starts, goals).items()
-        },
+        "success_by_distance": {name: by_distance(far, success) for name, far in away.items()},
     }

@@ -9,10 +9,14 @@ import numpy as np
 import torch
 
 from envs import GoalTask
-from experiments.audit.measures import Truth, spearman
-from experiments.audit.parts import Parts, mixed
+from experiments.audit.measures import spearman
+from experiments.audit.watch import mixed
+from experiments.evaluate.agents import Trained
+from experiments.observe import encode
 from experiments.records import EpisodeRecord
 from experiments.statistics import wilson
+from lewm import registry
+from lewm.models import WorldModel
 from lewm.types import InputError
 from planners import Imagined
 
@@ -30,8 +34,9 @@ def choose_axes(task: GoalTask, starts: np.ndarray, goals: np.ndarray) -> list[i
     return sorted(np.argsort(away, kind="stable")[-2:].tolist())
 
 
+@torch.no_grad()
 def landscape(
-    task: GoalTask, parts: Parts, line: EpisodeRecord, axes: Sequence[int], box: np.ndarray, points: int
+    task: GoalTask, trained: Trained, line: EpisodeRecord, axes: Sequence[int], box: np.ndarray, points: int
 ) -> dict[str, Any]:
     """The agent's cost of being at states on a grid, and their true distance to the goal, as JSON values.
 
@@ -48,14 +53,14 @@ def landscape(
     states = np.repeat(goal[None], points * points, axis=0)
     states[:, axes[0]], states[:, axes[1]] = (x.ravel() for x in np.meshgrid(*ticks, indexing="ij"))
     possible = task.possible(states)
-    here = torch.from_numpy(states[possible])
-    metric = Truth(task, parts).dynamics.metric
-    far = metric(here[None, :, None], torch.from_numpy(goal)[None, None])[0, :, 0].numpy()
-    target, start = (parts.encode(task, np.array([state])) for state in (line.goal, line.start))
-    still = torch.zeros(1, len(here), parts.dynamics.action_block, len(task.low))
-    z_BSLD = _encode(task, parts, here.numpy())[None, :, None].float()
-    cost = mixed(parts.cost(Imagined(z_BSLD, start, still, target[:, None], parts.limits)), still)[0]
-    grids = {"cost": cost.double().numpy(), "distance": far}
+    here = states[possible]
+    far, model = task.travel(here, np.repeat(goal[None], len(here), axis=0)), trained.model
+    start, target = _encode(model, task, np.array([line.start, line.goal]))[:, None]
+    still = torch.zeros(1, len(here), model.action_block, len(task.low))
+    z_BSLD = _encode(model, task, here)[None, :, None].float()
+    term = registry.build("cost", trained.cost)
+    said = term(Imagined(z_BSLD, start, still, target[:, None], model.action_spec))
+    grids = {"cost": mixed(said, still)[0].double().numpy(), "distance": far}
     return {
         "axes": list(axes),
         "ticks": [x.round(5).tolist() for x in ticks],
@@ -95,17 +100,13 @@ def by_distance(far: np.ndarray, success: np.ndarray, bins: int = BINS) -> list[
     return found
 
 
-def distances(task: GoalTask, parts: Parts, starts: np.ndarray, goals: np.ndarray) -> dict[str, np.ndarray]:
-    """From starts to goals (n, s): true, in tolerances, and between latents; (n,) each."""
-    metric = Truth(task, parts).dynamics.metric
-    here, there = (torch.from_numpy(x)[:, None] for x in (starts, goals))
-    z_here, z_there = (_encode(task, parts, states) for states in (starts, goals))
-    return {
-        "true": metric(here[:, :, None], there)[:, 0, 0].numpy(),
-        "latent": (z_here - z_there).square().sum(-1).sqrt().double().numpy(),
-    }
+@torch.no_grad()
+def distances(task: GoalTask, model: WorldModel, starts: np.ndarray, goals: np.ndarray) -> dict[str, np.ndarray]:
+    """From starts to goals (n, s): the true way, in tolerances, and between latents; (n,) each."""
+    between = _encode(model, task, starts) - _encode(model, task, goals)
+    return {"true": task.travel(starts, goals), "latent": between.square().sum(-1).sqrt().double().numpy()}
 
 
-def _encode(task: GoalTask, parts: Parts, states: np.ndarray) -> torch.Tensor:
+def _encode(model: WorldModel, task: GoalTask, states: np.ndarray) -> torch.Tensor:
     """Latents (B, D), some pictures at a time."""
-    return torch.cat([parts.encode(task, states[k : k + AT_ONCE]) for k in range(0, len(states), AT_ONCE)])
+    return torch.cat([encode(model, task, states[k : k + AT_ONCE]) for k in range(0, len(states), AT_ONCE)])

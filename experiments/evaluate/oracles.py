@@ -1,8 +1,8 @@
 """Oracles: the model's own planner in the true simulator, to tell what keeps the model from succeeding.
 
 `oracle_latent` is simulator + picture + encoder + latent cost: what the model lacks to it is its predictor's fault.
-`oracle_state` is simulator + the task's way to the goal: what the other lacks to it is the representation's fault, and
-what itself lacks to 100 % the search's.
+`oracle_state` is simulator + the task's way to the goal: what `oracle_latent` lacks to it is the representation's
+fault, and what it lacks to 100 % itself the search's.
 """
 
 from __future__ import annotations

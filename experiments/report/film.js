@@ -7,12 +7,8 @@ function element(name, properties) {
   return Object.assign(document.createElement(name), properties);
 }
 
-async function player(figure) {
+function player(figure, sheet) {
   const film = JSON.parse(figure.dataset.film);
-  const sheet = new Image();
-  sheet.src = figure.querySelector("image").getAttribute("href");
-  await sheet.decode();
-
   const { width, height } = film, gap = Math.max(1, Math.round(width / 32)), last = film.steps.length - 1;
   const canvas = element("canvas", { width: 3 * width + 2 * gap, height });
   canvas.setAttribute("role", "img");
@@ -70,4 +66,8 @@ async function player(figure) {
   seen.observe(canvas);
 }
 
-document.querySelectorAll("figure.film").forEach((figure) => player(figure));
+document.querySelectorAll("figure.film").forEach((figure) => {
+  const sheet = new Image();
+  sheet.addEventListener("load", () => player(figure, sheet));
+  sheet.src = figure.querySelector("image").getAttribute("href");
+});

@@ -50,6 +50,14 @@ def test_stride_leaves_states_and_actions_alone():
         assert np.array_equal(every.columns["pixels"][::5], few.columns["pixels"])
 
 
+def test_without_pictures_nothing_is_drawn_and_all_else_is_the_same(monkeypatch):
+    seen = record(range(3))
+    monkeypatch.setattr(TwoRoom, "draw", None)
+    for one, blind in zip(seen, record(range(3), stride=None), strict=True):
+        assert one.columns.keys() - blind.columns.keys() == {"pixels"} and one.facts == blind.facts
+        assert all(np.array_equal(one.columns[name], rows) for name, rows in blind.columns.items())
+
+
 def test_columns_are_raw_and_typed():
     (episode,) = record([3], steps=7, stride=2)
     columns = {k: (v.dtype, v.shape) for k, v in episode.columns.items()}

@@ -13,7 +13,7 @@ from experiments.evaluate.agents import Scripted
 from experiments.evaluate.episodes import run_pairs
 from experiments.evaluate.summary import summarise
 from experiments.origins import unseen
-from experiments.pairs import choose_pairs, heldout_pairs
+from experiments.pairs import heldout_pairs
 from experiments.records import read
 from lewm.data import Column, DatasetInfo, EpisodeReader, EpisodeWriter, split_episodes
 from lewm.types import Episode, InputError
@@ -205,7 +205,7 @@ def test_more_or_fewer_of_the_same_episodes_are_held_out_alike(heldout, tiny_run
     ("overrides", "message"),
     [
         ([], "no manifest is shipped for two_room with offset=4 .* `lewm manifest .*offset=4 .* or .* data=FOLDER"),
-        (["track=hidden", "data={data}"], "tracks are free, heldout, paper, got 'hidden': did you mean 'heldout'"),
+        (["track=hidden", "data={data}"], "tracks are free, heldout, paper, got 'hidden'"),
         (["data={data}", "offset=31"], "no held-out episode of 31 steps"),
         (["data={data}", "offset=0"], "offset"),
         (["data={data}", "env=wall"], "states of wall .* env.name is two_room, here it is wall"),

@@ -4,9 +4,12 @@ import base64
 import html
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
+from string import Template
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +27,7 @@ from experiments.report.films import Film, png
 from experiments.report.replay import Bank, _Watching
 from lewm.types import InputError
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 ANOTHER_WAY = "another way than recorded"
 
 
@@ -199,3 +203,52 @@ def test_sines_and_cosines_are_shown_as_angles():
         np.testing.assert_allclose(one.values, values)
     plain = coordinates(SimpleNamespace(sense=lambda states: {}), pose[:, [0, 5]])
     assert [one.name for one in plain] == ["state[0]"]
+
+
+# In a real browser, without a window
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None and not os.environ.get("CI"):
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    assert path, f"CI needs a browser: one of {', '.join(BROWSERS)}"
+    return path
+
+
+def seen(browser: str, page: str, folder: Path, *flags: str) -> dict:
+    """What a browser makes of a page in the frames of `report_frames.html`."""
+    scriptless = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    frames = Template(Path(__file__).with_name("report_frames.html").read_text())
+    wrapper = folder / "frames.html"
+    wrapper.write_text(frames.substitute(page=html.escape(page), scriptless=html.escape(scriptless)))
+    asked = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1400,28000"]
+    command = [browser, *asked, f"--user-data-dir={folder}/profile", "--virtual-time-budget=30000", *flags]
+    done = subprocess.run([*command, "--dump-dom", wrapper.as_uri()], capture_output=True, text=True, check=True)
+    return json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("calm", [False, True])
+def test_the_page_in_a_browser(browser, run, page, tmp_path, calm):
+    """At the fourth frame of every film, after it played, or did not for who asked for less motion."""
+    summary = json.loads((run / "summary.json").read_text())
+    found = seen(browser, page, tmp_path, *(["--force-prefers-reduced-motion"] if calm else []))
+    shown = films(page)
+    assert len(shown) == 6
+    expected = [
+        [int(cell(sheet, told, number).sum()) for number in (told["agent"][3], told["imagined"][3], told["goal"])]
+        for told, sheet, _ in shown
+    ]
+    for name, width, scripts in (("phone", 360, True), ("desktop", 1280, True), ("scriptless", 360, False)):
+        view = found[name]
+        assert view["width"] == width and view["needed"] <= width
+        assert view["requests"] == [] and view["unnamed"] == 0
+        assert len(view["rates"]) > 5 and all(text == f"{summary[key]:.1%}" for key, text in view["rates"])
+        assert view["heads"] == [width > 640]
+        assert view["strips"] == [not scripts] * 6
+        if scripts:
+            assert view["played"] == [0 if calm else 15] * 6
+            assert view["steps"] == ["step 3"] * 6
+            assert view["drawn"] == expected

@@ -180,7 +180,7 @@ def test_it_finds_the_way_through_a_door_by_the_way_and_not_by_the_straight_line
 
     reached = {}
     for task in (Near, Straight):
-        done = rollout(task(3, image_size=16), Search(horizon=1, replan_every=1), range(3), seed=1, steps=40)
+        done = rollout(task(3, image_size=16), Search(horizon=1, replan_every=1), range(3), seed=1, steps=30)
         reached[task] = [one.facts["goals_reached"] > 0 for one in done]
     assert reached == {Near: [True] * 3, Straight: [False] * 3}
 
