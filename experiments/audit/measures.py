@@ -130,14 +130,17 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 def median(values: Sequence[float | None], groups: Sequence[Any]) -> list[float] | None:
     """Median, and its 95 % bootstrap interval over groups: decisions of one episode are not independent."""
-    kept = [(value, group) for value, group in zip(values, groups, strict=True) if value is not None]
+    kept = sorted((value, group) for value, group in zip(values, groups, strict=True) if value is not None)
     if not kept:
         return None
-    parts = [np.array([v for v, g in kept if g == group]) for group in dict.fromkeys(g for _, g in kept)]
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(parts), size=(RESAMPLES, len(parts)))
-    medians = [np.median(np.concatenate([parts[k] for k in draw])) for draw in draws]
-    return [round(float(x), 4) for x in (np.median(np.concatenate(parts)), *np.quantile(medians, [0.025, 0.975]))]
+    ordered = np.array([value for value, _ in kept])
+    names, group_of = np.unique([group for _, group in kept], return_inverse=True)
+    draws = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
+    times = (draws[:, :, None] == np.arange(len(names))).sum(1)[:, group_of]  # each value comes up in each draw
+    upto = times.cumsum(1)
+    middle = [(upto > place).argmax(1) for place in ((upto[:, -1:] - 1) // 2, upto[:, -1:] // 2)]
+    medians = (ordered[middle[0]] + ordered[middle[1]]) / 2
+    return [round(float(x), 4) for x in (np.median(ordered), *np.quantile(medians, [0.025, 0.975]))]
 
 
 def summarise(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

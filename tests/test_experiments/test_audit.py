@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from envs import TwoRoom
-from experiments.audit import audit
+from experiments.audit import audit, page
 from experiments.audit.blame import BEYOND, EXCHANGES, blame, count, exchanges, larger, verdict
 from experiments.audit.measures import Truth, judge, median, spearman, summarise
 from experiments.audit.watch import Watched
@@ -173,6 +174,8 @@ def test_intervals_are_over_episodes():
     once = median([1.0, 2, 3, 4], "abcd")
     assert median([1.0, 2, 3, 4] * 50, "abcd" * 50) == once
     assert once[0] == 2.5 and once[1] < 2.5 < once[2]
+    draws = np.random.default_rng(0).integers(4, size=(1000, 4))  # one value per episode: the plain bootstrap
+    assert once[1:] == np.quantile(np.median(draws + 1, axis=1), [0.025, 0.975]).round(4).tolist()
     assert median([None, 7.0], "ab") == [7, 7, 7] and median([None], "a") is None
 
 
@@ -228,19 +231,22 @@ def test_success_by_distance_counts_every_pair_once(task, make):
     assert (far["success"], far["n"]) == (0.5, 2) and far["interval"][0] < 0.5 < far["interval"][1]
 
 
-def test_an_audit_is_made_once_and_grows(tiny_run, tmp_path, capsys):
+def test_an_audit_is_made_once_and_grows(tiny_run, tmp_path, capsys, monkeypatch):
     """Cut off or asked again, it is the same file; more of it adds lines; its numbers are those of its lines."""
+    log = tmp_path / "audit.jsonl"
     small = [f"run={tiny_run}", f"out={tmp_path}", "decisions=2", "landscapes=1", "grid=4", "threads=1"]
-    audit(compose("audit", [*small, "pairs=1", "failures=0"]))
-    first = (tmp_path / "audit.jsonl").read_text()
-    found = audit(compose("audit", [*small, "pairs=2", "failures=1"]))
-    grown = (tmp_path / "audit.jsonl").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "picture", lambda *_: Figure())  # drawn once is enough
+        audit(compose("audit", [*small, "pairs=1", "failures=0"]))
+        first = log.read_text()
+        found = audit(compose("audit", [*small, "pairs=2", "failures=1"]))
+        grown = log.read_text()
     assert grown.startswith(first) and len(grown) > len(first)
-    (tmp_path / "audit.jsonl").write_text(grown[:-10])
-    assert audit(compose("audit", [*small, "pairs=2", "failures=1"])) == found
-    assert (tmp_path / "audit.jsonl").read_text() == grown
     assert found["replays_as_recorded"] == found["replays"] == 2
     assert sum(found["blame"].values()) == min(1, found["failed"])
+    log.write_text(grown[:-10])
+    assert audit(compose("audit", [*small, "pairs=2", "failures=1"])) == found
+    assert log.read_text() == grown
     assert json.loads((tmp_path / "audit.json").read_text())["verdict"] == found["verdict"]
     assert found["verdict"] in capsys.readouterr().out
     assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")

@@ -6,7 +6,7 @@ import gzip
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from string import Template
@@ -34,13 +34,15 @@ class Score:
     track: str
     agent: str
     rows: Mapping[int, Mapping[str, Any]]  # training seed -> row of its cell
+    oracles: bool = False
 
     @cached_property
     def lines(self) -> dict[int, list[dict[str, Any]]]:
         """Training seed -> this agent's lines, those of pre-solved pairs left out."""
         found = {}
         for seed in self.rows:
-            path = EPISODES / f"{slug(f'{self.task}, {self.label}, {self.track}, seed {seed}')}.jsonl.gz"
+            name = cell_name(self.task, self.label, self.track, "oracles" if self.oracles else f"seed {seed}")
+            path = EPISODES / f"{slug(name)}.jsonl.gz"
             lines = map(json.loads, gzip.decompress(path.read_bytes()).decode().splitlines())
             mine = [line for line in lines if line["policy"] == self.agent and not line["presolved"]]
             found |= {seed: mine} if mine else {}
@@ -69,11 +71,19 @@ def scores() -> Iterator[Score]:
     for task, spec in TASKS.items():
         for label, model in spec.models.items():
             for track in model.tracks:
-                names = {seed: f"{task}, {label}, {track}, seed {seed}" for seed in model.seeds}
-                rows = {seed: done[name] for seed, name in names.items() if name in done}
-                agents = [agent for row in rows.values() for agent in row["summary"]["protocol"]["agents"]]
-                for agent in dict.fromkeys(agents):
-                    yield Score(task, label, track, agent, rows)
+                for beside in (False, True):
+                    rows = {}
+                    for seed in model.seeds:
+                        name = cell_name(task, label, track, "oracles" if beside else f"seed {seed}")
+                        rows |= {seed: done[name]} if name in done and not (beside and rows) else {}
+                    agents = [agent for row in rows.values() for agent in row["summary"]["protocol"]["agents"]]
+                    for agent in dict.fromkeys(agents):
+                        yield Score(task, label, track, agent, rows, beside)
+
+
+def cell_name(task: str, label: str, track: str, which: str) -> str:
+    """Of an evaluation."""
+    return f"{task}, {label}, {track}, {which}"
 
 
 def rate(outcomes: np.ndarray) -> str:
@@ -160,16 +170,10 @@ def objective_table(found: Sequence[Score]) -> str:
 def oracle_table(found: Sequence[Score]) -> str:
     """The model beside both oracles, on the same pairs, and the gaps in points."""
     rows = []
-    for a in (s for s in found if s.agent == "oracle_latent" and s.lines):
-        b, model = (
-            next(s for s in found if (s.task, s.label, s.track, s.agent) == (a.task, a.label, a.track, agent))
-            for agent in ("oracle_state", "model")
-        )
-        seeds = list(a.lines)
-        same = Score(model.task, model.label, model.track, "model", {seed: model.rows[seed] for seed in seeds})
-        rule = rule_of(a.track)
-        three = [s.outcomes(rule, pairs=a.pairs) for s in (same, a, b)]
-        rows.append([a.task, a.track, len(a.pairs), *map(rate, three), _gap(three[0], three[1], same_runs=True)])
+    for a in (s for s in found if s.agent == "oracle_latent"):
+        three = [replace(a, agent=agent).outcomes(rule_of(a.track)) for agent in ("model", a.agent, "oracle_state")]
+        gap = _gap(three[0], three[1], same_runs=True)
+        rows.append([a.task, a.track, three[0].shape[1], *map(rate, three), gap])
     titles = ["task", "track", "pairs", "model", "oracle (a)", "oracle (b)", "model less (a)"]
     return cells.table(titles, rows)
 

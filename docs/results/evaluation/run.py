@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ TRACKS: dict[str, list[str]] = {
     **{f"door {door}": ["track=free", "env=two_room", f"env.door={door}", "pairs=50"] for door in (18, 26, 34, 42)},
 }
 CLONING = "{name:cloning,frames:50000}"
-ORACLES = ["{name:oracle_latent,pairs:30}", "{name:oracle_state,pairs:30}"]
+ORACLES = ["model", "oracle_latent", "oracle_state"]
 SIGREG, FLOORED, PLDM = (f"objective={name}" for name in ("lejepa", "floored", "pldm"))
 REACHER = ["model.predictor.history=2", "trainer.steps=6000", "planner.horizon=25"]
 MAZE = ["model.predictor.history=2", "trainer.steps=1500", "planner.horizon=25"]
@@ -168,18 +168,21 @@ def _models(name: str, task: Task, folder: Path) -> Iterator[Cell]:
 def _evaluations(name: str, task: Task, folder: Path) -> Iterator[Cell]:
     for label, model in task.models.items():
         for seed in model.seeds:
+            first = seed == model.seeds[0] and model.full
+            agents = ["model", *(["random", "greedy", CLONING, "retrieval"] if first else [])]
             for track in model.tracks:
-                first = seed == model.seeds[0] and model.full
-                agents = ["model", *(["random", "greedy", CLONING] if first else [])]
-                if first and track == model.tracks[0]:
-                    agents += ["retrieval", *ORACLES]
-                run = _run(folder, label, seed)
-                words = ["evaluate", f"run={run}", *TRACKS[track], f"agents=[{','.join(agents)}]"]
-                words += [f"seeds=[{','.join(map(str, task.planner_seeds))}]", "threads=1"]
-                cell = f"{name}, {label}, {track}, seed {seed}"
-                yield _cell(
-                    cell, words, run / slug(track), partial(_evaluated, EPISODES / f"{slug(cell)}.jsonl.gz")
-                )
+                yield _scored(f"{name}, {label}, {track}, seed {seed}", _run(folder, label, seed), track, agents, task)
+            if first:
+                track = model.tracks[0]
+                cell, alone = f"{name}, {label}, {track}, oracles", replace(task, planner_seeds=(0,))
+                yield _scored(cell, _run(folder, label, seed), track, ORACLES, alone, "pairs=30")
+
+
+def _scored(name: str, run: Path, track: str, agents: Sequence[str], task: Task, *more: str) -> Cell:
+    words = ["evaluate", f"run={run}", *TRACKS[track], f"agents=[{','.join(agents)}]", *more]
+    words += [f"seeds=[{','.join(map(str, task.planner_seeds))}]", "threads=1"]
+    out = run / slug(name.partition(", seed")[0])
+    return _cell(name, words, out, partial(_evaluated, EPISODES / f"{slug(name)}.jsonl.gz"))
 
 
 def _cell(name: str, words: list[str], out: Path, facts: Any = lambda out: {}) -> Cell:

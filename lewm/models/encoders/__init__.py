@@ -7,7 +7,8 @@ and takes them standardised, (N, length). `Fusion` has one of them for each colu
 from lewm.models.encoders.backbone import TimmEncoder
 from lewm.models.encoders.conv import ConvEncoder
 from lewm.models.encoders.fusion import Fusion, encoder_of
+from lewm.models.encoders.keypoints import KeypointEncoder
 from lewm.models.encoders.vector import VectorEncoder
 from lewm.models.encoders.vit import ViTEncoder
 
-__all__ = ["ConvEncoder", "Fusion", "TimmEncoder", "VectorEncoder", "ViTEncoder", "encoder_of"]
+__all__ = ["ConvEncoder", "Fusion", "KeypointEncoder", "TimmEncoder", "VectorEncoder", "ViTEncoder", "encoder_of"]

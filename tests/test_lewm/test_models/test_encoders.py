@@ -16,6 +16,7 @@ from lewm.types import InputError
 SHAPES = {"pixels": (32, 32, 3), "wrist": (16, 16, 3), "proprio": (5,)}
 SMALL = {
     "conv": {"channels": (4, 8, 8), "features": 12},
+    "keypoints": {"channels": (4, 8), "stem": 4, "points": 4},
     "vit": {"patch": 8, "dim": 12, "depth": 2, "heads": 2, "hidden": 32},
     "vector": {"features": 12, "hidden": 8},
     "fusion": {
@@ -108,7 +109,7 @@ def test_same_seed_same_weights(name):
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
-@pytest.mark.parametrize("name", ["conv", "vit"])
+@pytest.mark.parametrize("name", ["conv", "keypoints", "vit"])
 def test_position_of_a_spot_matters(name):
     encoder = small(name)
     images = torch.zeros(2, 3, 32, 32)
@@ -117,7 +118,20 @@ def test_position_of_a_spot_matters(name):
     assert (first - second).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("name", "unit"), [("conv", 16), ("vit", 14)])
+def test_keypoints_are_where_a_map_is_high():
+    encoder = small("keypoints", temperature=0.5)
+    encoder.net = nn.Flatten(2)  # what would be images are the maps, of 8 x 8 cells
+    maps = torch.zeros(1, 4, 8, 8)
+    maps[0, 1, 2, 7] = 100.0  # one cell has it all
+    maps[0, 2, 0, 0] = maps[0, 2, 0, 2] = 50.0  # two share it: the place between them
+    maps[0, 3, :, 1:] = -100.0  # a column does
+    places, strength = encoder(maps)[0].split((8, 4))
+    edge = torch.tensor([[0.0, 0.0], [2 * 2 / 7 - 1, 1.0], [-1.0, 2 * 1 / 7 - 1], [0.0, -1.0]])
+    torch.testing.assert_close(places.view(4, 2), edge)
+    torch.testing.assert_close(strength, torch.tensor([0.0, 100.0, 50.0, 0.0]))
+
+
+@pytest.mark.parametrize(("name", "unit"), [("conv", 16), ("keypoints", 6), ("vit", 14)])
 def test_image_size_must_be_divisible(name, unit):
     with pytest.raises(InputError, match=f"{unit}, got 65"):
         registry.build("encoder", {"name": name}, image_size=65)
@@ -128,6 +142,8 @@ def test_image_size_must_be_divisible(name, unit):
     [
         ("conv", {"blocks": -1}),
         ("conv", {"channels": (4, 0)}),
+        ("keypoints", {"points": 0}),
+        ("keypoints", {"temperature": 0.0}),
         ("vit", {"registers": -1}),
         ("vit", {"heads": 5}),
         ("vector", {"depth": -1}),
