@@ -74,8 +74,8 @@ def test_it_learns_to_go_where_it_is_told(walks, tmp_path):
 def test_it_is_taught_once_and_again_when_it_must(walks, tmp_path, monkeypatch):
     """On one thread, as another number rounds differently; other settings, or damage, and the file is made anew."""
     trained, taught = walks(tmp_path), []
-    fit = Cloning._fit
-    monkeypatch.setattr(Cloning, "_fit", lambda self, *given: taught.append(torch.get_num_threads()) or fit(self, *given))
+    fit, threads = Cloning._fit, torch.get_num_threads
+    monkeypatch.setattr(Cloning, "_fit", lambda self, *given: taught.append(threads()) or fit(self, *given))
     settings, path = SMALL | {"steps": 5}, tmp_path / "cloning.safetensors"
 
     def teach(**other):

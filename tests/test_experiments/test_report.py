@@ -223,7 +223,7 @@ def seen(browser: str, page: str, folder: Path, *flags: str) -> dict:
     frames = Template(Path(__file__).with_name("report_frames.html").read_text())
     wrapper = folder / "frames.html"
     wrapper.write_text(frames.substitute(page=html.escape(page), scriptless=html.escape(scriptless)))
-    asked = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=2000,6000"]
+    asked = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=2040,6000"]
     command = [browser, *asked, f"--user-data-dir={folder}/profile", "--virtual-time-budget=12000", *flags]
     done = subprocess.run([*command, "--dump-dom", wrapper.as_uri()], capture_output=True, text=True, check=True)
     return json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1]))

@@ -44,6 +44,11 @@ CLONING = "{name:cloning,frames:50000}"
 ORACLES = ["model", "oracle_latent", "oracle_state"]
 SIGREG, FLOORED, PLDM = (f"objective={name}" for name in ("lejepa", "floored", "pldm"))
 REACHER = ["model.predictor.history=2", "trainer.steps=6000", "planner.horizon=25"]
+PUSHING = [
+    *("model.image_size=96", "model/encoder=keypoints", "model.latent_dim=64", "model.predictor.history=2"),
+    *("planner.horizon=25", "planner.samples=200", "planner.iterations=6", "planner.warm_iterations=4"),
+    "planner.elites=20",
+]
 MAZE = ["model.predictor.history=2", "trainer.steps=1500", "planner.horizon=25"]
 
 
@@ -55,14 +60,14 @@ class Model:
         train: what is typed beside data, folder and seed.
         seeds: of training.
         tracks: what it is scored on.
-        frozen: whether encoder and projector are those of `lewm pretrain` on the same pictures, and stay.
+        start: the command that makes encoder and projector, which then stay; none: all is learnt at once.
         full: whether every agent runs beside it (with seed 0), or the model alone.
     """
 
     train: Sequence[str]
     seeds: Sequence[int] = SEEDS
     tracks: Sequence[str] = ("free",)
-    frozen: bool = False
+    start: Sequence[str] = ()
     full: bool = False
 
 
@@ -84,7 +89,7 @@ TASKS: dict[str, Task] = {
             "ours": Model([SIGREG], tracks=("free", "heldout 25", "heldout 50", "paper"), full=True),
             "ours, floored": Model([FLOORED], tracks=("free", "heldout 25", "heldout 50", "paper")),
             "PLDM's objective": Model([PLDM]),
-            "DINO-WM's objective": Model(["objective/regulariser=none"], (0,), frozen=True),
+            "DINO-WM's objective": Model(["objective/regulariser=none"], (0,), start=["pretrain"]),
         },
     ),
     "two_room, five doors": Task(
@@ -111,6 +116,26 @@ TASKS: dict[str, Task] = {
             "ours, floored": Model([FLOORED], tracks=("heldout 25", "heldout 50", "paper", "free"), full=True),
             "ours": Model([SIGREG], (0,), ("heldout 25", "heldout 50", "paper", "free")),
         },
+    ),
+    "push_t": Task(
+        [["env=push_t", "preset=standard", "episodes=4000"]],
+        PUSHING,
+        {
+            "ours, floored": Model(
+                [
+                    "objective/prediction=open_loop",
+                    "objective.prediction.steps=5",
+                    "objective.prediction.whiten=0.8",
+                ]
+                + ["objective/regulariser=none", "model.predictor.width=512", "model.predictor.depth=3"]
+                + ["trainer.steps=3000", "trainer.frames=7", "trainer.learning_rate=1e-3"],
+                (0,),
+                ("heldout 25", "heldout 50", "paper"),
+                start=["train", *PUSHING, FLOORED, "objective.auxiliary=[inverse_dynamics]", "trainer.steps=2000"],
+                full=True,
+            ),
+        },
+        (0,),
     ),
     "pointmaze": Task(
         [["env=pointmaze", "episodes=1000", "steps=100"]],
@@ -150,18 +175,18 @@ def _data(name: str, task: Task, folder: Path) -> Iterator[Cell]:
 
 def _encoders(name: str, task: Task, folder: Path) -> Iterator[Cell]:
     for label, model in task.models.items():
-        for seed in model.seeds if model.frozen else ():
-            words = ["pretrain", f"data={folder}/data", f"seed={seed}", "threads=1"]
-            yield _cell(f"{name}, {label}, pretrain, seed {seed}", words, folder / "pretrain" / f"seed-{seed}")
+        for seed in model.seeds if model.start else ():
+            words = [*model.start, f"data={folder}/data", f"seed={seed}", "threads=1"]
+            yield _cell(f"{name}, {label}, {model.start[0]}, seed {seed}", words, _start(folder, label, seed))
 
 
 def _models(name: str, task: Task, folder: Path) -> Iterator[Cell]:
     for label, model in task.models.items():
         for seed in model.seeds:
             words = ["train", f"data={folder}/data", f"seed={seed}", *task.common, *model.train, "threads=1"]
-            if model.frozen:
-                start = folder / "pretrain" / f"seed-{seed}"
-                words += [f"init={start}", "frozen=[encoder,projector]"]
+            if model.start:
+                kept = [f"{key}=[encoder,projector]" for key in ("init_only", "frozen")]
+                words += [f"init={_start(folder, label, seed)}", *kept]
             yield _cell(f"{name}, {label}, train, seed {seed}", words, _run(folder, label, seed), _trained)
 
 
@@ -171,7 +196,9 @@ def _evaluations(name: str, task: Task, folder: Path) -> Iterator[Cell]:
             first = seed == model.seeds[0] and model.full
             agents = ["model", *(["random", "greedy", CLONING, "retrieval"] if first else [])]
             for track in model.tracks:
-                yield _scored(f"{name}, {label}, {track}, seed {seed}", _run(folder, label, seed), track, agents, task)
+                yield _scored(
+                    f"{name}, {label}, {track}, seed {seed}", _run(folder, label, seed), track, agents, task
+                )
             if first:
                 track = model.tracks[0]
                 cell, alone = f"{name}, {label}, {track}, oracles", replace(task, planner_seeds=(0,))
@@ -232,6 +259,10 @@ def _spoken(words: Sequence[str]) -> str:
 def slug(name: str) -> str:
     """A name as it is in paths."""
     return "-".join("".join(c if c.isalnum() or c == "_" else " " for c in name).split())
+
+
+def _start(folder: Path, label: str, seed: int) -> Path:
+    return folder / f"{slug(label)}-start" / f"seed-{seed}"
 
 
 def _run(folder: Path, label: str, seed: int) -> Path:
