@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,12 @@ PUSHING = [
     *("model.image_size=96", "model/encoder=keypoints", "model.latent_dim=64", "model.predictor.history=2"),
     *("planner.horizon=25", "planner.samples=200", "planner.iterations=6", "planner.warm_iterations=4"),
     "planner.elites=20",
+]
+INVERSE = "objective.auxiliary=[{name:inverse_dynamics,weight:1.0}]"
+REFIT = [  # the predictor alone, on its own output, errors weighed by how much the latents change
+    *("objective/prediction=open_loop", "objective.prediction.steps=5", "objective.prediction.whiten=0.8"),
+    *("objective/regulariser=none", "model.predictor.width=512", "model.predictor.depth=3"),
+    *("trainer.steps=3000", "trainer.frames=7", "trainer.learning_rate=1e-3"),
 ]
 MAZE = ["model.predictor.history=2", "trainer.steps=1500", "planner.horizon=25"]
 
@@ -122,16 +128,10 @@ TASKS: dict[str, Task] = {
         PUSHING,
         {
             "ours, floored": Model(
-                [
-                    "objective/prediction=open_loop",
-                    "objective.prediction.steps=5",
-                    "objective.prediction.whiten=0.8",
-                ]
-                + ["objective/regulariser=none", "model.predictor.width=512", "model.predictor.depth=3"]
-                + ["trainer.steps=3000", "trainer.frames=7", "trainer.learning_rate=1e-3"],
+                REFIT,
                 (0,),
                 ("heldout 25", "heldout 50", "paper"),
-                start=["train", *PUSHING, FLOORED, "objective.auxiliary=[inverse_dynamics]", "trainer.steps=2000"],
+                start=["train", *PUSHING, FLOORED, INVERSE, "trainer.steps=2000"],
                 full=True,
             ),
         },
@@ -177,7 +177,8 @@ def _encoders(name: str, task: Task, folder: Path) -> Iterator[Cell]:
     for label, model in task.models.items():
         for seed in model.seeds if model.start else ():
             words = [*model.start, f"data={folder}/data", f"seed={seed}", "threads=1"]
-            yield _cell(f"{name}, {label}, {model.start[0]}, seed {seed}", words, _start(folder, label, seed))
+            which = "first stage" if model.start[0] == "train" else model.start[0]
+            yield _cell(f"{name}, {label}, {which}, seed {seed}", words, _start(folder, label, seed))
 
 
 def _models(name: str, task: Task, folder: Path) -> Iterator[Cell]:
@@ -185,8 +186,8 @@ def _models(name: str, task: Task, folder: Path) -> Iterator[Cell]:
         for seed in model.seeds:
             words = ["train", f"data={folder}/data", f"seed={seed}", *task.common, *model.train, "threads=1"]
             if model.start:
-                kept = [f"{key}=[encoder,projector]" for key in ("init_only", "frozen")]
-                words += [f"init={_start(folder, label, seed)}", *kept]
+                words += [f"init={_start(folder, label, seed)}", "frozen=[encoder,projector]"]
+                words += ["init_only=[encoder,projector]"] if model.start[0] == "train" else []
             yield _cell(f"{name}, {label}, train, seed {seed}", words, _run(folder, label, seed), _trained)
 
 
@@ -196,18 +197,16 @@ def _evaluations(name: str, task: Task, folder: Path) -> Iterator[Cell]:
             first = seed == model.seeds[0] and model.full
             agents = ["model", *(["random", "greedy", CLONING, "retrieval"] if first else [])]
             for track in model.tracks:
-                yield _scored(
-                    f"{name}, {label}, {track}, seed {seed}", _run(folder, label, seed), track, agents, task
-                )
+                cell = f"{name}, {label}, {track}, seed {seed}"
+                yield _scored(cell, _run(folder, label, seed), track, agents, task.planner_seeds)
             if first:
-                track = model.tracks[0]
-                cell, alone = f"{name}, {label}, {track}, oracles", replace(task, planner_seeds=(0,))
-                yield _scored(cell, _run(folder, label, seed), track, ORACLES, alone, "pairs=30")
+                cell = f"{name}, {label}, {model.tracks[0]}, oracles"
+                yield _scored(cell, _run(folder, label, seed), model.tracks[0], ORACLES, (0,), "pairs=30")
 
 
-def _scored(name: str, run: Path, track: str, agents: Sequence[str], task: Task, *more: str) -> Cell:
+def _scored(name: str, run: Path, track: str, agents: Sequence[str], seeds: Sequence[int], *more: str) -> Cell:
     words = ["evaluate", f"run={run}", *TRACKS[track], f"agents=[{','.join(agents)}]", *more]
-    words += [f"seeds=[{','.join(map(str, task.planner_seeds))}]", "threads=1"]
+    words += [f"seeds=[{','.join(map(str, seeds))}]", "threads=1"]
     out = run / slug(name.partition(", seed")[0])
     return _cell(name, words, out, partial(_evaluated, EPISODES / f"{slug(name)}.jsonl.gz"))
 
