@@ -93,7 +93,7 @@ TASKS: dict[str, Task] = {
         [],
         {
             "ours": Model([SIGREG], tracks=("free", "heldout 25", "heldout 50", "paper"), full=True),
-            "ours, floored": Model([FLOORED], tracks=("free", "heldout 25", "heldout 50", "paper")),
+            "ours, floored": Model([FLOORED], tracks=("free", "heldout 25")),
             "PLDM's objective": Model([PLDM]),
             "DINO-WM's objective": Model(["objective/regulariser=none"], (0,), start=["pretrain"]),
         },
@@ -105,13 +105,14 @@ TASKS: dict[str, Task] = {
             name: Model([objective], tracks=("door 18", "door 26", "door 34", "door 42"))
             for name, objective in {"ours": SIGREG, "ours, floored": FLOORED}.items()
         },
+        (0,),
     ),
     "wall": Task(
         [["env=wall"]],
         ["trainer.steps=1200"],
         {
             "ours": Model([SIGREG], (0,), ("free", "heldout 25", "heldout 50", "paper"), full=True),
-            "ours, floored": Model([FLOORED], (0,), ("free", "heldout 25", "heldout 50", "paper")),
+            "ours, floored": Model([FLOORED], (0,), ("free", "heldout 25")),
         },
         (0,),
     ),
@@ -120,7 +121,6 @@ TASKS: dict[str, Task] = {
         REACHER,
         {
             "ours, floored": Model([FLOORED], tracks=("heldout 25", "heldout 50", "paper", "free"), full=True),
-            "ours": Model([SIGREG], (0,), ("heldout 25", "heldout 50", "paper", "free")),
         },
     ),
     "push_t": Task(
@@ -142,7 +142,6 @@ TASKS: dict[str, Task] = {
         MAZE,
         {
             "ours, floored": Model([FLOORED], (0,), ("heldout 25", "heldout 50", "paper"), full=True),
-            "ours": Model([SIGREG], (0,), ("heldout 25", "heldout 50", "paper")),
         },
         (0,),
     ),
@@ -198,7 +197,8 @@ def _evaluations(name: str, task: Task, folder: Path) -> Iterator[Cell]:
             agents = ["model", *(["random", "greedy", CLONING, "retrieval"] if first else [])]
             for track in model.tracks:
                 cell = f"{name}, {label}, {track}, seed {seed}"
-                yield _scored(cell, _run(folder, label, seed), track, agents, task.planner_seeds)
+                seeds = (0,) if track == "paper" else task.planner_seeds  # its searches take twenty times as long
+                yield _scored(cell, _run(folder, label, seed), track, agents, seeds)
             if first:
                 cell = f"{name}, {label}, {model.tracks[0]}, oracles"
                 yield _scored(cell, _run(folder, label, seed), model.tracks[0], ORACLES, (0,), "pairs=30")
