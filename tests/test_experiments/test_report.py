@@ -23,8 +23,8 @@ from experiments.pictures import coordinates
 from experiments.records import append, read
 from experiments.report import report
 from experiments.report.evaluation import labels
-from experiments.report.films import Film, png
-from experiments.report.replay import Bank, _Watching
+from experiments.report.films import Film, make_film, png
+from experiments.report.replay import Bank, Rollout, _Watching
 from lewm.types import InputError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -174,6 +174,15 @@ def test_a_latent_is_shown_by_the_nearest_of_the_bank():
     bank = Bank(np.zeros((3, 2)), torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]]))
     index, far = bank.nearest(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
     assert index.tolist() == [1, 2] and far.tolist() == [1.0, 0.0]
+
+
+def test_a_film_shows_the_plan_of_the_moment(run):
+    task = TwoRoom(1)
+    record = next(line for line in read(run / "episodes.jsonl") if line.policy == "model")
+    bank = Bank(np.array([[10.0, 10.0], [50.0, 10.0], [10.0, 50.0]]), torch.eye(3))
+    film = make_film(task, Rollout(record, True, np.array([0, 5, 11]), 0.9 * torch.eye(3)[[2, 0, 1]]), bank)
+    planned = [2] * 5 + [0] * 6 + [1] * 5
+    np.testing.assert_array_equal(film.pictures[film.imagined], task.draw(bank.states[planned]))
 
 
 @pytest.mark.parametrize("colours", [3, 300])
