@@ -250,3 +250,21 @@ def test_the_ablation_page_is_made_of_its_lines(tmp_path):
         (tmp_path / name).write_bytes((results / name).read_bytes())
     page.write(tmp_path)
     assert (tmp_path / "ablation.md").read_text() == (results / "ablation.md").read_text()
+
+
+EVALUATION_PAGE = (Path(__file__).parents[1] / "docs/evaluation.md").read_text()
+
+
+def test_the_agent_of_the_evaluation_page_acts_by_name(tiny, tiny_run, lewm, tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", EVALUATION_PAGE, re.DOTALL)
+    (tmp_path / "my_package.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    given = ["plugins=[my_package]", "agents=[model,sway]", f"run={tiny_run}", f"out={tmp_path}/out"]
+    code, _, err = lewm("evaluate", *given, *tiny["evaluate"])
+    assert code == 0, err
+    assert json.loads((tmp_path / "out/summary.json").read_text())["sway_n"] == 6
+
+
+def test_the_results_page_is_made_of_its_lines():
+    folder = Path(__file__).parents[1] / "docs/results/evaluation"
+    assert runpy.run_path(str(folder / "page.py"))["page"]() == (folder / "README.md").read_text()

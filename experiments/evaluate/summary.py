@@ -42,28 +42,31 @@ def rates(lines: Sequence[EpisodeRecord], prefix: str) -> dict[str, Any]:
     for rule in ("final", "ever"):
         found |= {f"{prefix}_{rule}": None, f"{prefix}_{rule}_interval": None}
         if lines:
-            outcomes = by_seed(lines, rule)
+            outcomes = by_seed(lines, [getattr(line, f"success_{rule}") for line in lines])
             found[f"{prefix}_{rule}"] = round(float(outcomes.mean()), 4)
             found[f"{prefix}_{rule}_interval"] = interval(outcomes.mean(0)[None])
     return found
 
 
-def by_seed(lines: Sequence[EpisodeRecord], rule: str) -> np.ndarray:
-    """Outcomes (seeds, pairs) of one agent, which ran the same pairs with each seed."""
+def by_seed(lines: Sequence[EpisodeRecord], outcomes: Sequence[bool]) -> np.ndarray:
+    """Outcomes, one of each line, as (seeds, pairs): one agent's, which ran the same pairs with each seed."""
     seeds, pairs = sorted({line.seed for line in lines}), sorted({line.pair for line in lines})
-    found = {(line.seed, line.pair): getattr(line, f"success_{rule}") for line in lines}
+    found = {(line.seed, line.pair): outcome for line, outcome in zip(lines, outcomes, strict=True)}
     return np.array([[found[seed, pair] for pair in pairs] for seed in seeds], float)
 
 
 def measures(env: Mapping[str, Any], lines: Sequence[EpisodeRecord]) -> dict[str, Any]:
-    """Success at the end by the task's other rules: their names, `<rule>_final`, `<agent>_<rule>_final`."""
+    """Success at the end by the task's other rules: their names, `[<agent>_]<rule>_final` and its `_interval`."""
     names, found = [], {}
     with closing(build_task(env, 1)) as task:
         for policy in dict.fromkeys(line.policy for line in lines):
             mine = [line for line in lines if line.policy == policy and not line.presolved]
             far = task.measures(np.array([r.states[-1] for r in mine]), np.array([r.goal for r in mine]))
             names, prefix = list(far), "" if policy == "model" else f"{policy}_"
-            found |= {f"{prefix}{name}_final": round(float((far[name] <= 1).mean()), 4) for name in names}
+            for name in names:
+                outcomes = by_seed(mine, far[name] <= 1)
+                found[f"{prefix}{name}_final"] = round(float(outcomes.mean()), 4)
+                found[f"{prefix}{name}_final_interval"] = interval(outcomes.mean(0)[None])
     return {"measures": names, **found}
 
 

@@ -32,7 +32,7 @@ def test_seeds_of_one_model_are_averaged_before_the_interval():
     assert summary["n"] == summary["success_n"] == 40  # pairs, not episodes
     assert summary["success_final"] == 0.5
     assert summary["success_final_interval"] == interval(np.full((1, 40), 0.5))
-    np.testing.assert_array_equal(by_seed(lines, "final").mean(0), np.full(40, 0.5))
+    np.testing.assert_array_equal(by_seed(lines, [line.success_final for line in lines]).mean(0), np.full(40, 0.5))
 
 
 def test_presolved_pairs_count_in_a_figure_of_their_own():
