@@ -90,6 +90,9 @@ def _case(folder: Path, out: Path, task: GoalTask, plugins: Sequence[str]) -> Ca
     """What an evaluation's folder says was done."""
     summary = read_json(folder / "summary.json")
     protocol = summary["protocol"]
+    missing = [key for key in (*PROTOCOL, "seeds", "track") if key not in protocol]
+    if missing:
+        raise InputError(f"{folder} was evaluated by another version of lewm (no {missing[0]}); evaluate it again")
     seed = protocol["seeds"][0]
     episodes = records.read(folder / "episodes.jsonl")
     played = [line for line in episodes if (line.policy, line.seed) == ("model", seed)]

@@ -1,4 +1,4 @@
-"""Episodes of an evaluation. What becomes of a pair depends on agent and seed, and on nothing that ran beside it."""
+"""Episodes of an evaluation: what becomes of a pair depends on agent and seed, and on nothing that ran beside."""
 
 from __future__ import annotations
 

@@ -23,7 +23,11 @@ Item = TypeVar("Item")
 
 
 class Watch:
-    """Looks at a run's metrics and clock. It stops no run; loss or gradient that are not finite do that."""
+    """Looks at a run's metrics and clock. It stops no run; loss or gradient that are not finite do that.
+
+    Args:
+        shaped: whether this run shapes the latents; those of a frozen encoder are as they are.
+    """
 
     def __init__(
         self,
@@ -33,7 +37,9 @@ class Watch:
         clip: float,
         tell: Callable[[str], None],
         clock: Callable[[], float] = time.perf_counter,
+        shaped: bool = True,
     ) -> None:
+        self._shaped = shaped
         self._steps, self._warmup, self._clip, self._tell, self._clock = steps, warmup, clip, tell, clock
         self._said: set[str] = set()
         self._losses: list[float] = []
@@ -66,7 +72,8 @@ class Watch:
         self._losses.append(loss)
         if step > max(self._warmup, self._steps // 2):
             self._late.append(gradient_norm)
-        self._collapse(step, z_ND)
+        if self._shaped:
+            self._collapse(step, z_ND)
         self._rising(step)
         self._clipping()
         self._starvation()

@@ -59,6 +59,11 @@ def test_collapse(said, space, what):
     assert len(said) == 1 and what in said[0] and "objective.regulariser.weight" in said[0]
 
 
+def test_the_space_of_a_frozen_encoder_is_as_it_is(said):
+    look(watch(said, shaped=False), falling(10), z=lambda k: 1e-3 * latents(k))
+    assert said == []
+
+
 def test_a_space_may_be_small_for_a_moment_and_before_the_warm_up_is_over(said):
     small = {0, 1, 5, 6, 9}
     look(watch(said), falling(20), z=lambda k: latents(k) * (1e-3 if k in small else 1))
