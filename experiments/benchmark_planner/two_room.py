@@ -16,7 +16,7 @@ import torch
 
 from envs import GoalTask
 from experiments.build import build_task
-from experiments.evaluate import FLOORS
+from experiments.evaluate.agents import FLOORS
 from experiments.pairs import draw_pairs
 from experiments.records import repair
 from experiments.runs import progress, provenance

@@ -289,8 +289,8 @@ def test_a_signal_ends_the_step_saves_and_says_so(make_model, windows, tmp_path,
 
 def test_a_second_interrupt_does_not_wait(make_model, windows, tmp_path):
     def send(step, metrics):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         fit(make_model(), windows, tmp_path, send)
