@@ -79,6 +79,12 @@ class Reacher(SuiteTask):
         """The larger joint error, in units of the tolerance."""
         return self.errors(states, goals).max(1) / self.tolerance
 
+    def travel(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        """The larger of the joints' errors, the wrist's without wrapping: it cannot turn through its limit."""
+        away = self.qpos(goals) - self.qpos(states)
+        away[:, 0] = wrap(away[:, 0])
+        return np.abs(away).max(1) / self.tolerance
+
     def measures(self, states: np.ndarray, goals: np.ndarray) -> dict[str, np.ndarray]:
         """`tip`: between the tips."""
         return {"tip": np.linalg.norm(self.tip(states) - self.tip(goals), axis=1) / self.tip_tolerance}

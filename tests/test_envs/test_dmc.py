@@ -160,6 +160,13 @@ def test_reacher_counts_wrapped_joints_and_measures_the_tip(pose, goal, result, 
     assert (task.measures(state[None], aim[None])["tip"][0] <= 1) == tip
 
 
+def test_the_way_of_a_wrist_does_not_lead_through_its_limit():
+    task = Reacher(1)
+    state, goal = at(task, (3.0, 2.5), (-3.0, -2.5))
+    assert task.distance(state[None], goal[None])[0] == pytest.approx((2 * np.pi - 5) / 0.2)
+    assert task.travel(state[None], goal[None])[0] == pytest.approx(5 / 0.2)  # the shoulder still turns freely
+
+
 def test_reacher_hard_is_the_finer_rule():
     task = Reacher(1, difficulty="hard")
     near, far, goal = at(task, (0.04, 0), (0.06, 0), (0, 0))
