@@ -13,6 +13,7 @@ seed ?= 0
 out ?= runs/demo$(if $(filter-out 0,$(seed)),-seed$(seed))
 BIN := .venv/bin
 TIMED := $(patsubst %,tests/test_planners/test_%.py,background clock mpc)  # tests about time: alone
+BOUNDED := tests/test_experiments/test_demo.py  # a time limit: alone
 
 .PHONY: demo test test-slow lint pictures clean
 
@@ -24,7 +25,8 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup $(TIMED:%=--ignore=%)
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest -q -m slow --durations=12
+	$(BIN)/python -m pytest -q -m slow $(BOUNDED)
+	$(BIN)/python -m pytest -q -m slow -n auto --maxprocesses 4 --dist loadgroup --durations=12 --ignore=$(BOUNDED)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ PAPER = {
     "replan_every": 25,
 }
 PAPER_ITERATIONS = {"push_t": 30}
+UNPLANNED = {"planner": {}, "cost": {}, "replan_every": 1}
 
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,9 +134,9 @@ def _prepare(config: Mapping[str, Any]) -> tuple[Trained, dict[str, Any]]:
     env = config.get("env") or facts.get("data", {}).get("source", {}).get("env")
     if not isinstance(env, Mapping):  # a converted set may say something else
         raise InputError(f"{folder} does not say which environment it was trained on; choose env=...")
-    model = checkpoint.load(run, plugins=config["plugins"])
-    agent = _plans(config, env, model)
-    trained = load(config["run"], config["out"], env, agent, config["plugins"])
+    unplanned = load(config["run"], config["out"], env, UNPLANNED, config["plugins"])
+    agent = _plans(config, env, unplanned.model)
+    trained = replace(unplanned, **agent)
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
     return trained, {"env": env, "checkpoint": digest, **agent}
 
