@@ -89,10 +89,12 @@ class Manifest:
         """
         text = json.dumps({**self._content(), "fingerprint": self.fingerprint}, separators=(",", ":")) + "\n"
         packed = gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode()
-        if path.exists() and _unpack(path.read_bytes(), path.name) != text.encode():
-            raise InputError(f"{path} holds another manifest: choose another out=..., or delete it")
+        if path.exists() and path.read_bytes() != packed:
+            raise InputError(f"{path} holds another manifest, or something else: choose another out=..., or delete it")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(packed)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_bytes(packed)
+        temporary.replace(path)
 
     @classmethod
     def read(cls, path: Any, name: str | None = None) -> Manifest:

@@ -108,8 +108,12 @@ def _supply(
     Only `free` can do without. Its shipped manifests are what drawing gives, and where they end drawing goes on.
     """
     track, offset, seed = config["track"], config["offset"], config["pairs_seed"]
+    if config["data"] and (track == "free" or config.get("manifest")):
+        raise InputError("data=... is for track=heldout or paper without a manifest; leave it out")
     if config.get("manifest"):
         given = Manifest.read(Path(config["manifest"]))
+        if seed not in (0, given.seed):
+            raise InputError(f"{given.name} holds its own pairs, of seed {given.seed}; leave pairs_seed=... out")
         given.check_track(track, offset)
         given.check(task, env, trained)
         return _frozen(given)

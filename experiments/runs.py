@@ -39,7 +39,7 @@ def claim_folder(
     settings = json.loads(json.dumps(settings))
     if path.exists():
         before = read_json(path)
-        grown = {key: _joined(settings[key], before[key]) for key in grows}
+        grown = {key: _joined(settings[key], before[key]) for key in grows if key in before}
         old, new = _flatten({**before, **grown}), _flatten(settings)
         changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k) and not _is_place(k))
         if changed:
@@ -74,7 +74,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 def at_least(settings: Mapping[str, Any], **smallest: int) -> None:
     """Raise an `InputError` for a setting below its smallest value."""
     for name, value in smallest.items():
-        if settings[name] < value:
+        if not isinstance(settings[name], int | float) or settings[name] < value:
             raise InputError(f"{name} must be at least {value}, got {settings[name]}")
 
 

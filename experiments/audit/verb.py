@@ -68,11 +68,16 @@ class Case:
 
 def audit(config: Mapping[str, Any]) -> dict[str, Any]:
     """Audit what is missing, and write the summary and the picture; see `configs/audit.yaml`."""
-    at_least(config, pairs=1, decisions=1, failures=0, landscapes=0, grid=3, threads=1)
-    torch.set_num_threads(config["threads"])
+    at_least(config, pairs=1, decisions=1, failures=0, landscapes=0, grid=3)
     folder, out = Path(config["run"]), Path(config["out"])
     load_plugins(config["plugins"])
-    env = read_json(folder / "summary.json")["protocol"]["env"]
+    summary = read_json(folder / "summary.json")
+    if "agents" not in summary.get("protocol", {}):
+        raise InputError(
+            f"{folder} was not made by lewm evaluate, or by an older version; evaluate into another folder"
+        )
+    env = summary["protocol"]["env"]
+    torch.set_num_threads(config["threads"] or summary["threads"])
     with closing(build_task(env, 1)) as task, exclusive(out):
         case = _case(folder, out, task, config["plugins"])
         log = out / "audit.jsonl"
@@ -114,6 +119,8 @@ Work = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 def _work(case: Case, config: Mapping[str, Any]) -> Iterator[Work]:
     """What is to be done: what its line is known by, and what makes the rest of it."""
     fair = [line for line in case.lines if not line.presolved]
+    if not fair:
+        raise InputError("every pair of this evaluation was solved at the start: there is nothing to audit")
     failed = [line for line in fair if not case.solved(line)]
     solved = [line for line in fair if case.solved(line)]
     half = min(len(failed), max(config["pairs"] // 2, config["pairs"] - len(solved)))
@@ -122,6 +129,10 @@ def _work(case: Case, config: Mapping[str, Any]) -> Iterator[Work]:
         key = {"kind": "replay", "of": digest, "pair": line.pair, "asked": config["decisions"]}
         yield key, partial(_replay, case, line, config["decisions"])
     axes = config["axes"]
+    if axes is not None and not (
+        isinstance(axes, list) and len(set(axes)) == 2 and all(0 <= axis < case.task.state_dim for axis in axes)
+    ):
+        raise InputError(f"axes are two of 0 to {case.task.state_dim - 1}, those of the state, got {axes}")
     if config["landscapes"] and axes is None:
         axes = choose_axes(case.task, *(np.array([getattr(x, name) for x in fair]) for name in ("start", "goal")))
     for line in (failed + solved)[: config["landscapes"]]:

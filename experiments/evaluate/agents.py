@@ -26,7 +26,7 @@ class Agent(Protocol):
     """Acts in a batch of episodes.
 
     Attributes:
-        seeded: whether its actions depend on the seeds; who does not is run with the first seed only.
+        seeded: whether it is run with every seed of an evaluation, or with the first alone.
         pairs: it is run on the first so many pairs; None means all. For agents that are dear.
     """
 
@@ -122,7 +122,7 @@ def greedy_floor() -> Scripted:
     return Scripted(Greedy())
 
 
-FLOORS: dict[str, Policy] = {"random": UniformHold(hold=5), "greedy": Greedy()}
+FLOORS: dict[str, Policy] = {"random": random_floor().policy, "greedy": greedy_floor().policy}
 
 
 def choose_agents(
@@ -140,7 +140,10 @@ def choose_agents(
     for spec in [{"name": name} for name in ("model", *FLOORS)] if asked is None else asked:
         agent: Agent = registry.build("agent", spec, trained=trained)
         if spec["name"] in chosen:
-            raise InputError(f"agents names '{spec['name']}' twice, with other settings: {list(asked)}")
+            raise InputError(
+                f"'{spec['name']}' is named twice, with other settings, among agents=... or by what this folder "
+                f"holds: {list(asked)}"
+            )
         if isinstance(agent, Scripted):
             task.reset(state, goal)
             try:

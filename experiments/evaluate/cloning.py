@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from envs import GoalTask
 from experiments.evaluate.agents import Act, Trained
-from experiments.evaluate.memory import VERSION, Memory, kept
+from experiments.evaluate.memory import VERSION, Memory, kept, training_data
 from experiments.observe import encode
 from experiments.runs import at_least, progress
 from lewm.registry import register
@@ -95,6 +95,7 @@ class Cloning:
         self.size = {"width": width, "depth": depth}
         counts = {"max_offset": max_offset, "steps": steps, "batch_size": batch_size, "frames": frames} | self.size
         at_least(counts, max_offset=1, steps=1, batch_size=1, frames=2, width=1, depth=0)
+        training_data(trained)  # missing data are an error before anything is claimed
 
     @cached_property
     def policy(self) -> Policy:

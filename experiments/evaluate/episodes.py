@@ -108,7 +108,10 @@ def time_decisions(
     for pair in range(min(count, len(pairs))):
         (alone,) = run_pairs(trained.env, pairs, [pair], "model", timed, seed=seed, budget=budget)
         if alone != batched[pair]:
-            raise RuntimeError(f"pair {pair} ended differently alone than in its batch: row independence is broken")
+            raise RuntimeError(
+                f"pair {pair} ended differently alone than in its batch: that was run on another machine (evaluate "
+                "into another out=...), or row independence is broken"
+            )
     return {
         "plan_ms_p50": round(float(np.percentile(timed.plan_ms, 50)), 2),
         "plan_ms_p95": round(float(np.percentile(timed.plan_ms, 95)), 2),

@@ -61,7 +61,7 @@ class Memory:
         Raises:
             InputError: the training data are not there, or are others.
         """
-        reader = _training_data(trained)
+        reader = training_data(trained)
         validation = trained.facts["data"]["validation"]
         origin = {
             "version": VERSION,
@@ -111,7 +111,8 @@ def _weights(trained: Trained) -> Path:
     return checkpoint.find(trained.run) / "model.safetensors"
 
 
-def _training_data(trained: Trained) -> EpisodeReader:
+def training_data(trained: Trained) -> EpisodeReader:
+    """The very data the model was trained on; an `InputError` where they are not."""
     facts = trained.facts.get("data", {})
     if trained.data is None or not trained.data.exists():
         raise InputError(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from envs import GoalTask
 from experiments.evaluate.agents import Act, Trained
+from experiments.runs import at_least
 from experiments.simulator import SimulatorDynamics
 from lewm.models import WorldModel
 from lewm.registry import register
@@ -31,6 +32,8 @@ class Oracle(ABC):
 
     def __init__(self, trained: Trained, *, pairs: int | None = 30) -> None:
         self.trained, self.pairs = trained, pairs
+        if pairs is not None:
+            at_least({"pairs": pairs}, pairs=1)
 
     @abstractmethod
     def controller(self, task: GoalTask, seeds: Sequence[int]) -> MPC:

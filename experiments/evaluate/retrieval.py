@@ -11,7 +11,7 @@ from torch import Tensor
 
 from envs import GoalTask
 from experiments.evaluate.agents import Act, Trained
-from experiments.evaluate.memory import Memory
+from experiments.evaluate.memory import Memory, training_data
 from experiments.observe import encode
 from experiments.runs import at_least
 from lewm.registry import register
@@ -35,6 +35,7 @@ class Retrieval:
     def __init__(self, trained: Trained, *, horizon: int = 50, frames: int = 20_000) -> None:
         at_least({"horizon": horizon, "frames": frames}, horizon=1, frames=2)
         self.trained, self.horizon, self.frames = trained, horizon, frames
+        training_data(trained)  # missing data are an error before anything is claimed
 
     @cached_property
     def memory(self) -> Memory:

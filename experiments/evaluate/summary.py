@@ -17,7 +17,7 @@ def summarise(lines: Sequence[EpisodeRecord]) -> dict[str, Any]:
     """Success of the model and of every other agent: over all pairs, and over the `detour` ones.
 
     Keys are `<agent>_final`, `_ever`, their `_interval`s and `_n`, where the model's are called `success` and
-    `detour`. Pairs solved at the start, which the `paper` track has, count in `<agent>_ever_with_presolved` alone.
+    `detour`. Pairs solved at the start, which the `paper` track has, count in `<agent>_with_presolved_...` alone.
     """
     summary: dict[str, Any] = {}
     for policy in dict.fromkeys(line.policy for line in lines):
@@ -61,6 +61,8 @@ def measures(env: Mapping[str, Any], lines: Sequence[EpisodeRecord]) -> dict[str
     with closing(build_task(env, 1)) as task:
         for policy in dict.fromkeys(line.policy for line in lines):
             mine = [line for line in lines if line.policy == policy and not line.presolved]
+            if not mine:
+                continue
             far = task.measures(np.array([r.states[-1] for r in mine]), np.array([r.goal for r in mine]))
             names, prefix = list(far), "" if policy == "model" else f"{policy}_"
             for name in names:
@@ -72,19 +74,18 @@ def measures(env: Mapping[str, Any], lines: Sequence[EpisodeRecord]) -> dict[str
 
 def headline(summary: Mapping[str, Any]) -> str:
     """The result in one line."""
-    parts = []
-    if "success_final" in summary:
-        rule = "ever" if summary["protocol"]["track"] == "paper" else "final"
+    parts, rule = [], "ever" if summary["protocol"]["track"] == "paper" else "final"
+    if summary.get(f"success_{rule}") is not None:
         low, high = summary[f"success_{rule}_interval"]
         when = "at any step" if rule == "ever" else "at the end"
         parts.append(f"success {summary[f'success_{rule}']:.1%} [{low:.1%}, {high:.1%}] of {summary['n']} {when}")
         if summary["detour_final"] is not None:
             parts.append(f"detour {summary[f'detour_{rule}']:.1%}")
         parts += [f"{name} {summary[f'{name}_final']:.1%}" for name in summary["measures"]]
-    others = [name for name in summary["protocol"]["agents"] if f"{name}_final" in summary]
-    for name in others:
-        few = f" of {summary[f'{name}_n']}" if summary[f"{name}_n"] != summary["n"] else ""
-        parts.append(f"{name} {summary[f'{name}_final']:.1%}{few}")
+    for name in summary["protocol"]["agents"]:
+        if summary.get(f"{name}_{rule}") is not None:
+            few = f" of {summary[f'{name}_n']}" if summary[f"{name}_n"] != summary["n"] else ""
+            parts.append(f"{name} {summary[f'{name}_{rule}']:.1%}{few}")
     if "plan_ms_p50" in summary:
         parts.append(f"plan {summary['plan_ms_p50']:.1f} ms")
     return ", ".join(parts)

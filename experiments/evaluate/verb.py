@@ -77,9 +77,10 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         "budget": budget,
         "agents": {name: spec for name, (spec, _) in agents.items()},
         "seeds": seeds,
+        "threads": config["threads"],
     }
-    claim_folder(out, "evaluate", protocol, ["episodes.jsonl", "summary.json"], grows=("agents", "seeds"))
     with exclusive(out):
+        claim_folder(out, "evaluate", protocol, ["episodes.jsonl", "summary.json"], grows=("agents", "seeds"))
         acting = {name: agent for name, (_, agent) in agents.items()}
         return _run(config, protocol, Setting(trained.env, pairs, budget), acting, trained)
 
@@ -103,7 +104,7 @@ def _seeds(seeds: Any) -> list[int]:
 
 def _with_earlier(out: Path, seeds: list[int], asked: Any) -> tuple[list[int], list[Spec] | None]:
     """Seeds and agents of what was begun in this folder, then those asked for: an evaluation only grows."""
-    if not (asked is None or (isinstance(asked, list) and all(isinstance(a, str | dict) for a in asked))):
+    if not (asked is None or (isinstance(asked, list) and asked and all(isinstance(a, str | dict) for a in asked))):
         raise InputError(f"agents must be null, or a list of {', '.join(registry.names('agent'))}; got {asked}")
     path = out / "evaluate.json"
     earlier = read_json(path) if path.exists() else {}
@@ -121,7 +122,7 @@ def _plans(config: Mapping[str, Any], env: Mapping[str, Any], model: WorldModel)
     if config["track"] == "paper":
         iterations = PAPER_ITERATIONS.get(env["name"], PAPER["planner"]["iterations"])
         advice = {**PAPER, "planner": {**PAPER["planner"], "iterations": iterations, "warm_iterations": iterations}}
-    return {key: config.get(key) or advice[key] for key in usual}
+    return {key: advice[key] if config.get(key) is None else config[key] for key in usual}
 
 
 def _prepare(config: Mapping[str, Any]) -> tuple[Trained, dict[str, Any]]:
@@ -154,12 +155,13 @@ def _run(
     records.repair(log)
     whole = plan(agents, seeds, len(setting.pairs))
     missing = chunks(whole, config["rows"], {line.key for line in records.read_all(out)})
-    if not missing and (out / "summary.json").exists():
+    path = out / "summary.json"
+    if not missing and path.exists() and read_json(path).get("protocol") == json.loads(json.dumps(protocol)):
         say(f"evaluate  already done: {log}")
-        return read_json(out / "summary.json")
+        return read_json(path)
     total = sum(len(pairs) for _, _, pairs in whole)
     with progress(total, "evaluate", "episodes", initial=total - sum(len(chunk.pairs) for chunk in missing)) as bar:
-        shown = _Shown(bar, out)
+        shown = _Shown(bar, out, seeds[0])
         if config["workers"] == 1:
             run(missing, agents, setting, log, bar.update, shown.rate)
         else:
@@ -169,16 +171,17 @@ def _run(
 
 
 class _Shown:
-    """The progress bar, and beside it how the model does so far."""
+    """The progress bar, and beside it how the model does so far with one seed."""
 
-    def __init__(self, bar: tqdm, out: Path) -> None:
-        self._bar, self._tail, self._model = bar, records.Tail(out), []
+    def __init__(self, bar: tqdm, out: Path, seed: int) -> None:
+        self._bar, self._tail, self._seed, self._model = bar, records.Tail(out), seed, []
         self.rate()
 
     def rate(self) -> int:
         """Show success so far, with its interval; returns how many episodes are new."""
         new = self._tail.new()
-        self._model += [record.success_final for record in new if record.policy == "model"]
+        mine = [record for record in new if (record.policy, record.seed) == ("model", self._seed)]
+        self._model += [record.success_final for record in mine if not record.presolved]
         if self._model:
             low, high = wilson(sum(self._model), len(self._model))
             self._bar.set_postfix_str(f"success {np.mean(self._model):.0%} [{low:.0%}, {high:.0%}]")
@@ -232,6 +235,7 @@ def _summary(
         "planner_seeds": protocol["seeds"],
         "threads": config["threads"],
         "device": "cpu",
+        "rendering": config["rendering"],
         "data_fingerprint": facts.get("data", {}).get("fingerprint"),
         "train_steps": facts.get("steps"),
         "probe_r2": facts.get("probe_r2"),

@@ -16,6 +16,7 @@ from experiments import records
 from experiments.build import build_task
 from experiments.evaluate.agents import Trained
 from experiments.evaluate.verb import load
+from experiments.origins import judgement, world
 from experiments.pairs import Pairs
 from experiments.records import EpisodeRecord
 from experiments.runs import read_json
@@ -57,8 +58,9 @@ class Evaluation:
     @property
     def task(self) -> tuple[Any, ...]:
         """What results must share to stand in one table."""
-        asked = ("track", "offset", "budget", "pairs_fingerprint")
-        return (self.protocol["env"]["name"], *(self.protocol.get(key) for key in asked))
+        asked, env = ("track", "offset", "budget", "pairs_fingerprint"), self.protocol["env"]
+        where = json.dumps({**world(env), **judgement(env), "version": self.protocol["task"]["version"]})
+        return (env["name"], where, *(self.protocol.get(key) for key in asked))
 
     @property
     def planned(self) -> list[EpisodeRecord]:

@@ -46,13 +46,18 @@ class OpenLoop:
         """Scalar; no deeper than the window."""
         z, actions = encoded.z_BTD, encoded.actions_BLE
         if self.whiten:
-            weights_DD = _whitening(encoded.gather(z[:, 1:] - z[:, :-1]).detach(), self.whiten)
+            changes = encoded.gather(z[:, 1:] - z[:, :-1]).detach()
+            with torch.autocast(z.device.type, enabled=False):
+                weights_DD = _whitening(changes, self.whiten)
         ahead, errors = encoded.predicted_BLD, []
         for k in range(1, min(self.steps, z.shape[1] - 1) + 1):
             if k > 1:
                 ahead = encoded.predictor(ahead[:, :-1], actions[:, k - 1 :])
             error = ahead - z[:, k:]
-            errors.append((error @ weights_DD if self.whiten else error).square().mean())
+            if self.whiten:
+                with torch.autocast(z.device.type, enabled=False):  # half precision has too few digits for this
+                    error = error.to(weights_DD) @ weights_DD
+            errors.append(error.square().mean())
         weights = torch.arange(1.0, len(errors) + 1).to(z) ** self.growth
         return (torch.stack(errors) * weights).sum() / weights.sum()  # a product by @ would be half under autocast
 
@@ -62,8 +67,9 @@ def _whitening(changes_BLD: Tensor, power: float) -> Tensor:
     changes = changes_BLD.flatten(0, 1)
     exact = changes.to(torch.promote_types(changes.dtype, torch.float32))  # no eigenvalues in half precision
     spread, axes = torch.linalg.eigh(exact.T.cov())
-    spread = (spread + LEAST * spread.max()) / spread.mean()
-    return ((axes * spread ** (-power / 2)) @ axes.T).to(changes)
+    tiny = torch.finfo(spread.dtype).tiny  # latents that do not change at all
+    spread = (spread + LEAST * spread.max()).clamp(min=tiny) / spread.mean().clamp(min=tiny)
+    return (axes * spread ** (-power / 2)) @ axes.T
 
 
 @register("prediction", "prefixes")

@@ -130,7 +130,8 @@ class Trainer:
             Logs(run, first, self.loggers, {**asdict(self), "seed": seed}, processes.main) as logs,
         ):
             batches = self._batches(windows, seed, first, processes, tell)
-            shaped = any(parameter.requires_grad for parameter in model.encoder.parameters())
+            shaping = (*model.encoder.parameters(), *model.projector.parameters())
+            shaped = any(parameter.requires_grad for parameter in shaping)
             watch = Watch(steps=self.steps, warmup=self.warmup, clip=self.clip, tell=tell, shaped=shaped)
             self._loop(stepper, watch.timed(batches), first, watch, state, logs, on_step, tell)
         if average:

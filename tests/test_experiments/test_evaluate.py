@@ -141,7 +141,7 @@ def test_seeds_and_agents_can_be_added_and_the_file_is_as_if_made_at_once(compos
 def test_an_agent_cannot_be_changed_afterwards(compose, tiny_run, tmp_path):
     run = fresh(tiny_run, tmp_path / "run")
     evaluate(compose("evaluate", f"run={run}", "agents=[random]"))
-    with pytest.raises(InputError, match="'random' twice"):
+    with pytest.raises(InputError, match="'random' is named twice"):
         evaluate(compose("evaluate", f"run={run}", "agents=[{name:random,hold:2}]"))
 
 
@@ -238,7 +238,7 @@ def test_a_floor_that_cannot_act_is_refused_before_anything_is_run(compose, tiny
     [
         ("random", "a list of .*greedy, .*random.*; got random"),
         ("[random,best]", "unknown agent 'best'"),
-        ("[{name:random,hold:2},{name:random,hold:3}]", "'random' twice"),
+        ("[{name:random,hold:2},{name:random,hold:3}]", "'random' is named twice"),
         ("[{name:random,held:2}]", "held"),
     ],
 )

@@ -40,13 +40,16 @@ class KeypointEncoder(nn.Module):
         temperature: float = 0.2,
     ) -> None:
         super().__init__()
-        if min(*channels, stem, points) < 1 or not temperature > 0:
+        if not channels or min(*channels, stem, points) < 1 or not temperature > 0:
             raise InputError(
                 "encoder 'keypoints' needs channels, stem and points >= 1 and temperature > 0, got "
                 f"{list(channels)}, {stem}, {points} and {temperature}"
             )
         if image_size % stem or image_size // stem < 2:
-            raise InputError(f"encoder 'keypoints' needs an image of two or more stems of {stem}, got {image_size}")
+            raise InputError(
+                f"encoder 'keypoints' needs an image size of two or more stems of {stem}, got {image_size}; choose "
+                "another model.encoder.stem (4 at 64 pixels), or model.image_size"
+            )
         layers: list[nn.Module] = []
         for k, (inside, outside) in enumerate(zip((3, *channels[:-1]), channels, strict=True)):
             shape = {"kernel_size": 3, "padding": 1} if k else {"kernel_size": stem, "stride": stem}
