@@ -90,7 +90,9 @@ class Manifest:
         text = json.dumps({**self._content(), "fingerprint": self.fingerprint}, separators=(",", ":")) + "\n"
         packed = gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode()
         if path.exists() and path.read_bytes() != packed:
-            raise InputError(f"{path} holds another manifest, or something else: choose another out=..., or delete it")
+            raise InputError(
+                f"{path} holds another manifest or something else: choose another out=..., or delete it"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_bytes(packed)
