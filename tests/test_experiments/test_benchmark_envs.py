@@ -68,6 +68,7 @@ def test_a_small_run_leaves_raw_lines_a_page_and_a_plot(lewm, tmp_path):
     assert code == 2 and "holds another 'two_room at 24 pixels'" in err
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_one_line(lewm, tmp_path):
     def fails(*settings):
         code, _, err = lewm("benchmark", "envs", "peer=", f"out={tmp_path}", f"run={tmp_path}/run", *settings)

@@ -134,6 +134,7 @@ def test_episodes_of_a_killed_worker_are_done_again(trouble, compose, tmp_path, 
     assert fingerprint(tmp_path / "set") == fingerprint(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_driver_is_used_in_another_process_even_by_one_worker(trouble, compose, tmp_path):
     collect(trouble("env.kind=none", "workers=1"))
     collect(compose("collect", f"out={tmp_path / 'plain'}", "env.image_size=16"))
@@ -141,6 +142,7 @@ def test_a_driver_is_used_in_another_process_even_by_one_worker(trouble, compose
     assert not list((tmp_path / "set").glob("*first-picture"))
 
 
+@pytest.mark.slow
 def test_what_drew_is_on_record_and_need_not_be_the_same(compose, tmp_path):
     config = compose("collect", f"out={tmp_path / 'set'}", "env=reacher", "env.image_size=16", "episodes=1")
     collect(config)

@@ -38,6 +38,7 @@ def test_every_preset_composes_to_what_its_file_says(env):
         assert text.startswith("# ")  # it says why
 
 
+@pytest.mark.slow
 def test_two_room_standard_is_what_lewm_collect_does_anyway():
     plain = compose("env=two_room")
     assert compose("env=two_room", "preset=standard") == {**plain, "preset": "standard"}
@@ -112,6 +113,7 @@ def test_the_demo_collects_by_a_preset(written):
     assert (composed["steps"], composed["codec"], composed["policy"]["weights"]) == (5, "jpeg:90", [3, 1.5])
 
 
+@pytest.mark.slow
 def test_sweeps_help_and_what_is_recorded(lewm, written, tmp_path, monkeypatch):
     code, out, _ = lewm("collect", "--help")
     assert code == 0 and "env=two_room preset=standard" in out

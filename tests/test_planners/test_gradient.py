@@ -223,6 +223,7 @@ def test_statistics_of_the_terms_stay_those_of_the_first_population(kind, mix, s
     torch.testing.assert_close(plan.actions, optimum.expand(1, 3, 1), rtol=0, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_lbfgs_solves_box_constrained_quadratics(samples):
     """Random ones of condition 1000 with many active bounds, against projected gradient descent run to the end."""

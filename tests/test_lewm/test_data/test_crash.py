@@ -335,6 +335,7 @@ def run(mode, tmp_path, seed=0):
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="kill -9 is a thing of POSIX")
 
 
+@pytest.mark.slow
 @needs_fork
 def test_kill_at_fifty_random_moments_costs_only_episodes_in_flight(tmp_path):
     found = run("moments", tmp_path)

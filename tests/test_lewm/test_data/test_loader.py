@@ -124,6 +124,7 @@ def test_a_damaged_frame_is_an_error_where_it_is_used(made, monkeypatch, workers
     assert sum(1 for _ in Loader(windows, batch_size=4, seed=0).batches(0, 30)) == 30
 
 
+@pytest.mark.slow
 def test_batches_held_are_not_overwritten_by_those_read_ahead(made):
     windows, held = made[0], []
     for step, batch in enumerate(Loader(windows, batch_size=8, seed=1).batches(0, 60)):

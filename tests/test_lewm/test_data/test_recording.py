@@ -60,6 +60,7 @@ def random_episode(number, steps, columns, rng):
     return Episode(number, made, {"number": number, "note": ['é "\n', None, 0.1]})
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     columns=others,
