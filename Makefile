@@ -13,7 +13,7 @@ seed ?= 0
 out ?= runs/demo$(if $(filter-out 0,$(seed)),-seed$(seed))
 BIN := .venv/bin
 TIMED := $(patsubst %,tests/test_planners/test_%.py,background clock mpc)  # tests about time: alone
-BOUNDED := tests/test_experiments/test_demo.py  # a time limit: alone
+BOUNDED := $(patsubst %,tests/test_experiments/test_%.py,demo report)  # time limits, a browser's clock: alone
 
 .PHONY: demo test test-slow lint pictures clean
 
@@ -26,7 +26,7 @@ test: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m slow $(BOUNDED)
-	$(BIN)/python -m pytest -q -m slow -n auto --maxprocesses 4 --dist loadgroup --durations=12 --ignore=$(BOUNDED)
+	$(BIN)/python -m pytest -q -m slow -n auto --maxprocesses 4 --dist loadgroup --durations=12 $(BOUNDED:%=--ignore=%)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

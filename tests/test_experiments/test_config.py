@@ -27,7 +27,7 @@ def test_defaults_compose_without_a_missing_or_unread_value(verb):
 def test_every_registered_part_builds_from_its_own_defaults():
     given = {
         "env": {"rows": 2},
-        "encoder": {"image_size": 112, "length": 3, "shapes": {"pixels": (112, 112, 3)}},
+        "encoder": {"image_size": 336, "length": 3, "shapes": {"pixels": (336, 336, 3)}},
         "predictor": {"latent_dim": 8, "block_dim": 10},
         "views": {"pictures": [], "image_size": 16, "views": 4, "action_shape": (1, 1)},
     }

@@ -157,6 +157,8 @@ def test_an_evaluation_without_a_model_has_no_plan_times(compose, tiny_run, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:lance is not fork-safe", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Ray, which forks
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_workers_write_the_same_file(compose, tiny_run, tmp_path, executor):
     if executor == "ray":
