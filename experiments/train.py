@@ -22,7 +22,7 @@ from lewm.data import EpisodeReader, Windows, split_episodes
 from lewm.diagnosis import RidgeProbe
 from lewm.models import WorldModel
 from lewm.objectives import Objective
-from lewm.training import freeze, join, start_from
+from lewm.training import LATENT, LatentReader, freeze, join, settled, start_from
 from lewm.types import InputError
 from planners.observations import each
 
@@ -47,9 +47,12 @@ def train(config: Mapping[str, Any]) -> Path:
     freeze(model, _names(config["frozen"]))
     model.recommendation = {key: config[key] for key in ("planner", "cost", "replan_every")}
     shape = {"frames": trainer.frames, "block": model.action_block, "pad": model.history - 1}
-    windows = Windows(reader, training, **shape, columns=model.columns)
-
     processes = join(trainer.device)
+    source, columns = reader, model.columns
+    if settled(model):
+        source, columns = LatentReader(reader, model, training, processes.device), (LATENT,)
+    windows = Windows(source, training, **shape, columns=columns)
+
     if processes.main:
         claim_folder(run, "train", {**config, "data_fingerprint": reader.fingerprint, **origin}, OUTPUTS)
     processes.wait()

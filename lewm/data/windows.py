@@ -18,11 +18,12 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from lewm.data.reader import EpisodeReader
 from lewm.data.sampling import Shuffle
+from lewm.data.schema import DatasetInfo
 from lewm.types import InputError
 
 SHAPES = 8  # of buffers that are kept: a few columns, and the last batch of an epoch
@@ -53,6 +54,25 @@ class Batch:
         return self.observations["pixels"]
 
 
+class Rows(Protocol):
+    """What windows are read from: `lewm.data.EpisodeReader`, or what adds columns to one."""
+
+    info: DatasetInfo
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Of the episodes (E,)."""
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Environment steps of each (E,)."""
+
+    def gather(
+        self, name: str, positions: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """See `EpisodeReader.gather`."""
+
+
 class Windows:
     """All windows of some episodes, addressed by one integer, read a batch at a time.
 
@@ -60,7 +80,7 @@ class Windows:
     `windows[i]` and `windows.__getitems__([i, ...])` give dictionaries of arrays, a whole batch read at once.
 
     Args:
-        reader: the data set.
+        reader: the data set, or another `Rows`.
         episodes: positions of the episodes to use (see `split_episodes`).
         frames: T, observations per window.
         block: K, environment steps between two of them.
@@ -73,7 +93,7 @@ class Windows:
 
     def __init__(
         self,
-        reader: EpisodeReader,
+        reader: Rows,
         episodes: np.ndarray,
         *,
         frames: int,

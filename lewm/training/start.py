@@ -59,6 +59,11 @@ def freeze(model: WorldModel, parts: Sequence[str]) -> None:
         raise InputError(f"with {', '.join(parts)} frozen nothing is left to learn; freeze fewer parts")
 
 
+def settled(model: WorldModel) -> bool:
+    """Whether latents stay as they are: neither encoder nor projector learns."""
+    return not any(p.requires_grad for part in (model.encoder, model.projector) for p in part.parameters())
+
+
 def learning(model: WorldModel) -> None:
     """Put a model into training mode, but for its frozen parts: no dropout, running statistics stay."""
     for part in model.train().children():

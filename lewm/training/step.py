@@ -16,6 +16,7 @@ from lewm.diagnosis.health import effective_rank
 from lewm.models import WorldModel
 from lewm.objectives import Encoded, LossTerms
 from lewm.training.distributed import Processes
+from lewm.training.latents import LATENT
 from lewm.training.schedule import warmup_cosine
 from lewm.training.state import Average
 from lewm.types import InputError
@@ -124,7 +125,7 @@ class Stepper:
         device, half = self.processes.device, self.settings.precision == "bf16"
         rows = {name: torch.from_numpy(array).to(device) for name, array in batch.observations.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            z = self.model.encode(rows["pixels"] if list(rows) == ["pixels"] else rows)
+            z = rows[LATENT] if LATENT in rows else self.model.encode(rows)
             encoded = Encoded(
                 z_BTD=z.float() if half else z,
                 actions_BLE=self.model.normalise(torch.from_numpy(batch.actions).to(device)),

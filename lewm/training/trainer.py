@@ -18,7 +18,7 @@ from lewm.registry import register
 from lewm.training.distributed import Processes, join, synchronised
 from lewm.training.heap import kept_heap
 from lewm.training.loggers import Logs
-from lewm.training.start import learning
+from lewm.training.start import learning, settled
 from lewm.training.state import Average, TrainingState
 from lewm.training.step import Objective, Share, Source, Stepper
 from lewm.training.stopping import Stopped, StopRequest
@@ -130,8 +130,7 @@ class Trainer:
             Logs(run, first, self.loggers, {**asdict(self), "seed": seed}, processes.main) as logs,
         ):
             batches = self._batches(windows, seed, first, processes, tell)
-            shaping = (*model.encoder.parameters(), *model.projector.parameters())
-            shaped = any(parameter.requires_grad for parameter in shaping)
+            shaped = not settled(model)
             watch = Watch(steps=self.steps, warmup=self.warmup, clip=self.clip, tell=tell, shaped=shaped)
             self._loop(stepper, watch.timed(batches), first, watch, state, logs, on_step, tell)
         if average:

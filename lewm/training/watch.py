@@ -26,7 +26,8 @@ class Watch:
     """Looks at a run's metrics and clock. It stops no run; loss or gradient that are not finite do that.
 
     Args:
-        shaped: whether this run shapes the latents; those of a frozen encoder are as they are.
+        shaped: whether this run shapes the latents; those of a frozen encoder are as they are, and waiting for the
+            first of them says nothing about the data.
     """
 
     def __init__(
@@ -74,9 +75,9 @@ class Watch:
             self._late.append(gradient_norm)
         if self._shaped:
             self._collapse(step, z_ND)
+            self._starvation()
         self._rising(step)
         self._clipping()
-        self._starvation()
 
     def _schedule(self) -> None:
         if self._warmup >= self._steps:
