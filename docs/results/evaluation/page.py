@@ -22,7 +22,7 @@ from experiments import cells
 from experiments.statistics import interval, paired_bootstrap
 
 HERE = Path(__file__).parent
-OURS = ("ours", "ours, floored")
+OURS = ("ours", "ours, floored", "ours, keypoints")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def rule_of(track: str) -> str:
 
 def main_table(found: Sequence[Score]) -> str:
     """One row per task and track: baselines, and each of our models."""
-    titles = ["task", "track", "random", "greedy", "GCBC", "ours", "ours, floored", "training", "plan p50 / p95"]
+    titles = ["task", "track", "random", "greedy", "GCBC", *OURS, "training", "plan p50 / p95"]
     rows = []
     for task, track in dict.fromkeys((s.task, s.track) for s in found if s.label in OURS and "door" not in s.track):
         here = [s for s in found if (s.task, s.track) == (task, track)]
@@ -109,7 +109,9 @@ def main_table(found: Sequence[Score]) -> str:
             mine = [s for s in here if s.agent == agent and s.label in labels and s.lines]
             return rate(mine[0].outcomes(rule)) if mine else ""
 
-        best = next(s for s in here if s.agent == "model" and s.label == _full(task))
+        best = next((s for s in here if s.agent == "model" and s.label == _full(task)), None)
+        if best is None:
+            continue  # not run yet
         summary = next(iter(best.rows.values()))["summary"]
         rows.append(
             [
@@ -157,7 +159,7 @@ def objective_table(found: Sequence[Score]) -> str:
     rows = []
     for task, track in dict.fromkeys((s.task, s.track) for s in found if s.label not in OURS):
         models = [s for s in found if (s.task, s.track, s.agent) == (task, track, "model")]
-        reference = next(s for s in models if s.label == _full(task))
+        reference = next(s for s in models if s.label == "ours")
         for s in models:
             outcomes = s.outcomes(rule_of(track))
             gap = ""
