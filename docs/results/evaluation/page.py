@@ -203,6 +203,14 @@ def _gap(a: np.ndarray, b: np.ndarray, same_runs: bool = False) -> str:
     return f"{100 * (a.mean() - b.mean()):+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
+def made() -> str:
+    """Of which commits, and on what: the cells were measured in several goes."""
+    sources = [line["made"] for line in cells.lines(CELLS) if "made" in line]
+    commits = ", ".join(dict.fromkeys(source["commit"] for source in sources))
+    machines = {f"python {s['versions']['python']}, numpy {s['versions']['numpy']}, {s['machine']}" for s in sources}
+    return f"Commits {commits}; {'; '.join(sorted(machines))}."
+
+
 def page() -> str:
     """The page."""
     every = [score for score in scores() if score.lines]
@@ -217,7 +225,7 @@ def page() -> str:
         "objectives": objective_table(found),
         "hours": f"{hours:.1f}",
         "cells": str(len(measured)),
-        "made": "\n".join(cells.made(CELLS)),
+        "made": made(),
     }
     return Template((HERE / "page.md").read_text(encoding="utf-8")).substitute(tables)
 

@@ -116,11 +116,16 @@ TASKS: dict[str, Task] = {
     ),
     "wall": Task(
         [["env=wall"]],
-        ["trainer.steps=1200"],
+        [],
         {
-            "ours": Model([SIGREG], (0,)),
-            "ours, floored": Model([FLOORED], (0,)),
-            "ours, keypoints": Model(SEEING, (0,), ("free", "heldout 25", "heldout 50", "paper"), full=True),
+            "ours": Model([SIGREG, "trainer.steps=1200"], (0,)),
+            "ours, floored": Model([FLOORED, "trainer.steps=1200"], (0,)),
+            "ours, keypoints": Model(
+                [*SEEING, "model.encoder.stem=4", "trainer.steps=3000"],
+                (0,),
+                ("free", "heldout 25", "heldout 50", "paper"),
+                full=True,
+            ),
         },
         (0,),
     ),
