@@ -55,7 +55,7 @@ PUSHING = [
 REFIT = [  # the predictor alone, on its own output, errors weighed by how much the latents change
     *("objective/prediction=open_loop", "objective.prediction.steps=5", "objective.prediction.whiten=0.8"),
     *("objective/regulariser=none", "model.predictor.width=512", "model.predictor.depth=3"),
-    *("trainer.steps=6000", "trainer.batch_size=256", "trainer.frames=7", "trainer.learning_rate=1e-3"),
+    *("trainer.steps=8000", "trainer.batch_size=128", "trainer.frames=7", "trainer.learning_rate=1e-3"),
 ]
 MAZE = ["model.predictor.history=2", "trainer.steps=1500", "planner.horizon=25"]
 
