@@ -13,7 +13,7 @@ seed ?= 0
 out ?= runs/demo$(if $(filter-out 0,$(seed)),-seed$(seed))
 BIN := .venv/bin
 TIMED := $(patsubst %,tests/test_planners/test_%.py,background clock mpc)  # tests about time: alone
-BOUNDED := $(patsubst %,tests/test_experiments/test_%.py,demo report)  # time limits, a browser's clock: alone
+BOUNDED := tests/test_experiments/test_demo.py  # time limits: alone
 
 .PHONY: demo test test-slow lint pictures clean
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -34,9 +35,9 @@ def complete(log: Path, wanted: Iterable[Cell], at_once: int = 1) -> None:
     repair(log)
     missing = [cell for cell in wanted if not _done(cell, log)]
     if missing:
-        _append(log, {"made": provenance()})
+        append(log, {"made": provenance()})
     for cell, rows in _measured(missing, at_once):
-        _append(log, {"cell": cell.name, "settings": cell.settings, "rows": rows})
+        append(log, {"cell": cell.name, "settings": cell.settings, "rows": rows})
 
 
 def _measured(missing: Sequence[Cell], at_once: int) -> Iterator[tuple[Cell, Rows]]:
@@ -86,7 +87,7 @@ def made(log: Path) -> list[str]:
 def _done(cell: Cell, log: Path) -> bool:
     for found in cells(log):
         if found["cell"] == cell.name:
-            if found["settings"] != json.loads(json.dumps(cell.settings)):
+            if found["settings"] != json.loads(_text(cell.settings)):
                 raise InputError(
                     f"{log} holds another '{cell.name}' ({found['settings']}, now {cell.settings}); choose another "
                     "out=..., or delete it"
@@ -95,6 +96,26 @@ def _done(cell: Cell, log: Path) -> bool:
     return False
 
 
-def _append(log: Path, line: Mapping[str, Any]) -> None:
+def append(log: Path, line: Mapping[str, Any]) -> dict[str, Any]:
+    """Add a line to a log, where what is no finite number, which JSON has not, is null; returns what was added."""
+    text = _text(line)
     with log.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(text + "\n")
+    return json.loads(text)
+
+
+def number(value: float | None) -> float:
+    """A number as it was measured; null was not finite."""
+    return math.nan if value is None else float(value)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

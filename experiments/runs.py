@@ -91,7 +91,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; was the step that writes it run?") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise InputError(f"{path} is damaged: {error}") from None
 
 

@@ -5,6 +5,7 @@ And quiet for a library that closes other people's files.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from contextlib import suppress
@@ -42,6 +43,12 @@ TINY = {
 TINY["pretrain"] = [setting for setting in TINY["train"] if not setting.startswith("planner.")]
 
 
+def pytest_collection_finish() -> None:
+    """Whatever is there by now stays to the end; each full collection would take 0.3 s to walk through it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def tiny() -> dict[str, list[str]]:
     """Overrides that make each verb take about a second."""
@@ -57,7 +64,38 @@ def small_probes():
 
 
 @pytest.fixture(scope="session")
-def compose(small_probes):
+def composed_once():
+    """Hydra makes the same of the same settings and parts: it is asked once, not at every call of a verb."""
+    from omegaconf import OmegaConf
+
+    from experiments import config
+    from lewm import registry
+
+    composed, stored, store, ask = {}, [], config.store_groups, config._compose
+
+    def parts() -> frozenset:
+        return frozenset((kind, *part) for kind, known in registry._PARTS.items() for part in known.items())
+
+    def store_groups() -> None:
+        if stored != [parts()]:
+            store()
+            stored[:] = [parts()]
+
+    def _compose(verb: str, overrides: list[str]) -> object:
+        asked = (verb, *overrides, parts())
+        if asked not in composed:
+            composed[asked] = ask(verb, overrides)
+            OmegaConf.set_readonly(composed[asked], True)
+        return composed[asked]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "store_groups", store_groups)
+        patch.setattr(config, "_compose", _compose)
+        yield
+
+
+@pytest.fixture(scope="session")
+def compose(small_probes, composed_once):
     """(verb, *overrides) -> configuration, with the verb's tiny overrides first, less those that hold `without`."""
     from experiments import config
 
@@ -82,7 +120,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, compose) -> Path:
 
 
 @pytest.fixture
-def lewm(small_probes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def lewm(small_probes, composed_once, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Call the console script in this process: lewm("train", "out=x") -> (exit code, stdout, stderr)."""
     from experiments import cli
 

@@ -207,6 +207,7 @@ def test_what_the_pages_choose_exists():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("composed_once")
 @pytest.mark.parametrize("shown", SHOWN, ids=" ".join)
 def test_what_the_pages_say_to_type_is_understood(shown, own_parts):
     verb, *overrides = shown

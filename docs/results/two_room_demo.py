@@ -2,6 +2,8 @@
 
 for seed in 0 1 2; do make demo seed=$seed; done
 .venv/bin/python docs/results/two_room_demo.py runs/demo runs/demo-seed1 runs/demo-seed2
+
+Without runs it makes the table again of the raw lines beside it.
 """
 
 from __future__ import annotations
@@ -17,28 +19,20 @@ import numpy as np
 from experiments.build import build_task
 from experiments.records import EpisodeRecord, read
 from experiments.runs import read_json
+from experiments.statistics import bootstrap
 
 HERE = Path(__file__).parent
-DRAWS = 10_000
+RAW = HERE / "two_room_demo"
+HEAD = "# Two-Room, `free` track: `make demo`\n\nMade by `docs/results/two_room_demo.py`; raw lines beside it.\n\n"
 
 
-def bootstrap(success_SP: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean of (training seeds, pairs), both resampled."""
-    rng = np.random.default_rng(0)
-    seeds, pairs = success_SP.shape
-    means = [
-        success_SP[rng.integers(0, seeds, seeds)][:, rng.integers(0, pairs, pairs)].mean() for _ in range(DRAWS)
-    ]
-    return tuple(np.percentile(means, [2.5, 97.5]))
-
-
-def table(runs: list[Path]) -> str:
-    """The results as Markdown."""
-    summaries = [read_json(run / "summary.json") for run in runs]
-    lines = [
-        sorted((r for r in read(run / "episodes.jsonl") if r.policy == "model"), key=lambda r: r.pair)
-        for run in runs
-    ]
+def page() -> str:
+    """The results as Markdown, from the raw lines."""
+    summaries = [read_json(path) for path in sorted(RAW.glob("*.summary.json"))]
+    lines = []
+    for path in sorted(RAW.glob("*.episodes.jsonl.gz")):
+        with gzip.open(path, "rt") as file:
+            lines.append(planned([EpisodeRecord(**json.loads(line)) for line in file]))
     titles = ("seed", "final, all", "95 % (Wilson)", "final, detour", "ever", "random / greedy", "plan p50 / p95")
     titles += ("total (collect, train, evaluate, report)", "peak memory")
     rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
@@ -70,18 +64,18 @@ def table(runs: list[Path]) -> str:
         f"{s['model_evaluations_per_decision']:.0f} imagined sequences per decision. {s['machine']}, "
         f"{s['threads']} threads, torch {s['versions']['torch']}, commit {s['commit']}.",
     ]
-    return "\n".join(rows) + "\n"
+    return HEAD + "\n".join(rows) + "\n"
 
 
-def planned(run: Path) -> list[EpisodeRecord]:
+def planned(lines: list[EpisodeRecord]) -> list[EpisodeRecord]:
     """The model's episodes in order of the pairs."""
-    return sorted((r for r in read(run / "episodes.jsonl") if r.policy == "model"), key=lambda r: r.pair)
+    return sorted((r for r in lines if r.policy == "model"), key=lambda r: r.pair)
 
 
 def picture(run: Path, path: Path) -> None:
     """Eight detour rollouts in a grid, agent left and goal right."""
     env = read_json(run / "summary.json")["protocol"]["env"]
-    chosen = [record for record in planned(run) if record.detour][:8]
+    chosen = [record for record in planned(read(run / "episodes.jsonl")) if record.detour][:8]
     films = np.stack([film(env, record) for record in chosen])  # (8, T, h, w, 3)
     grid = films.reshape(2, 4, *films.shape[1:]).transpose(2, 0, 3, 1, 4, 5)
     frames = grid.reshape(grid.shape[0], 2 * films.shape[2], -1, 3).repeat(2, axis=1).repeat(2, axis=2)
@@ -100,21 +94,16 @@ def film(env: dict, record: EpisodeRecord) -> np.ndarray:
 def main() -> None:
     """Write two_room_demo.md, the raw files and demo.gif beside this script."""
     runs = [Path(argument) for argument in sys.argv[1:]]
-    if not runs:
-        sys.exit(__doc__)
-    head = (
-        "# Two-Room, `free` track: `make demo`\n\nMade by `docs/results/two_room_demo.py`; raw lines beside it.\n\n"
-    )
-    (HERE / "two_room_demo.md").write_text(head + table(runs))
-    raw = HERE / "two_room_demo"
-    raw.mkdir(exist_ok=True)
+    RAW.mkdir(exist_ok=True)
     for run in runs:
         summary = read_json(run / "summary.json")
         name = f"seed-{summary['seed']}"
-        (raw / f"{name}.summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-        with gzip.GzipFile(raw / f"{name}.episodes.jsonl.gz", "wb", mtime=0) as file:
+        (RAW / f"{name}.summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        with gzip.GzipFile(RAW / f"{name}.episodes.jsonl.gz", "wb", mtime=0) as file:
             file.write((run / "episodes.jsonl").read_bytes())
-    picture(runs[0], HERE / "demo.gif")
+    (HERE / "two_room_demo.md").write_text(page())
+    if runs:
+        picture(runs[0], HERE / "demo.gif")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest, spearmanr
 
 from experiments.ablation.variants import TASKS
-from experiments.cells import cells, made, table
+from experiments.cells import cells, made, number, table
 from experiments.statistics import wilson
 
 BASELINE = "default"
@@ -137,7 +137,7 @@ def _watch(variants: Mapping[str, Rows]) -> str:
     if len(rows) < 5:
         return ""
     scores = [row["outcomes"].count("1") for row in rows]
-    columns = {name: [row[key] for row in rows] for key, name in MEASURES.items()}
+    columns = {name: [number(row[key]) for row in rows] for key, name in MEASURES.items()}
     varied = {name: values for name, values in columns.items() if len(set(values)) > 1 and len(set(scores)) > 1}
     found = {name: float(spearmanr(scores, values).statistic) for name, values in varied.items()}
     listed = ", ".join(f"{name} {value:+.2f}" for name, value in sorted(found.items(), key=lambda x: -abs(x[1])))
@@ -145,7 +145,7 @@ def _watch(variants: Mapping[str, Rows]) -> str:
 
 
 def _mean(rows: Rows, key: str, digits: int = 2) -> str:
-    return f"{mean(float(row[key]) for row in rows.values()):.{digits}f}"
+    return f"{mean(number(row[key]) for row in rows.values()):.{digits}f}"
 
 
 def _shared(rows: Rows, baseline: Rows) -> list[int]:

@@ -164,9 +164,9 @@ def summarise(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     }
     curves = [d["curve"] for _, d in found]
     longest = max(map(len, curves))
-    searched = [np.array(c) for c in curves if len(c) == longest > 1]
+    searched = [np.array(c, float) for c in curves if len(c) == longest > 1]  # null: not finite
     fooled = [c[-1, 0] < c[0, 0] and c[-1, 2] > c[0, 2] for c in searched]
-    usable = [c / [c[0, 0], c[0, 0], c[0, 2]] for c in searched if c[0, 0] > 0 and c[0, 2] > 0]
+    usable = [c / [c[0, 0], c[0, 0], c[0, 2]] for c in searched if np.isfinite(c).all() and min(c[0, [0, 2]]) > 0]
     return {
         "pairs": len(set(groups)),
         "decisions": len(found),

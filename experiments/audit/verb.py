@@ -25,14 +25,16 @@ from experiments.audit.world import by_distance, choose_axes, distances, landsca
 from experiments.build import build_task
 from experiments.evaluate.agents import Agent, Trained
 from experiments.evaluate.episodes import run_pairs
+from experiments.evaluate.summary import read_summary
 from experiments.evaluate.verb import load
 from experiments.pairs import Pairs
 from experiments.records import EpisodeRecord
-from experiments.runs import at_least, exclusive, progress, provenance, read_json, say, write_json
+from experiments.runs import at_least, exclusive, progress, provenance, say, write_json
 from lewm.registry import load_plugins
 from lewm.types import InputError
 
 PROTOCOL = ("env", "task", "pairs_fingerprint", "budget", "checkpoint", "planner", "cost", "replan_every")
+NEEDED = ("run", "threads", *(f"protocol.{key}" for key in (*PROTOCOL, "env.name", "agents", "seeds", "track")))
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,11 @@ def audit(config: Mapping[str, Any]) -> dict[str, Any]:
     at_least(config, pairs=1, decisions=1, failures=0, landscapes=0, grid=3)
     folder, out = Path(config["run"]), Path(config["out"])
     load_plugins(config["plugins"])
-    summary = read_json(folder / "summary.json")
-    if "agents" not in summary.get("protocol", {}):
-        raise InputError(
-            f"{folder} was not made by lewm evaluate, or by an older version; evaluate into another folder"
-        )
+    summary = read_summary(folder, NEEDED)
     env = summary["protocol"]["env"]
     torch.set_num_threads(config["threads"] or summary["threads"])
     with closing(build_task(env, 1)) as task, exclusive(out):
-        case = _case(folder, out, task, config["plugins"])
+        case = _case(folder, summary, out, task, config["plugins"])
         log = out / "audit.jsonl"
         records.repair(log)
         lines = _complete(log, list(_work(case, config)))
@@ -91,13 +89,9 @@ def audit(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _case(folder: Path, out: Path, task: GoalTask, plugins: Sequence[str]) -> Case:
+def _case(folder: Path, summary: Mapping[str, Any], out: Path, task: GoalTask, plugins: Sequence[str]) -> Case:
     """What an evaluation's folder says was done."""
-    summary = read_json(folder / "summary.json")
     protocol = summary["protocol"]
-    missing = [key for key in (*PROTOCOL, "seeds", "track") if key not in protocol]
-    if missing:
-        raise InputError(f"{folder} was evaluated by another version of lewm (no {missing[0]}); evaluate it again")
     seed = protocol["seeds"][0]
     episodes = records.read(folder / "episodes.jsonl")
     played = [line for line in episodes if (line.policy, line.seed) == ("model", seed)]
@@ -152,9 +146,7 @@ def _complete(log: Path, wanted: Sequence[Work]) -> list[dict[str, Any]]:
         for place, (key, make) in enumerate(wanted):
             if found[place] is None:
                 bar.set_postfix_str(key["kind"])
-                found[place] = json.loads(json.dumps({**key, **make()}))
-                with log.open("a") as file:
-                    file.write(json.dumps(found[place]) + "\n")
+                found[place] = cells.append(log, {**key, **make()})
                 bar.update()
     return found
 

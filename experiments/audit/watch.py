@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from envs import GoalTask
-from experiments.evaluate.agents import Act, Planning, Trained
+from experiments.evaluate.agents import Overheard, Planning, Trained
 from lewm import registry
-from planners import Cost, LatentCost, Plan, Planner, PlanState, Population, Terms
+from planners import MPC, Cost, LatentCost, Plan, PlanState, Population, Terms
 from planners.mixing import Mixer
 from planners.population import Scored
 
@@ -36,33 +36,19 @@ class Decision:
     cost: LatentCost
 
 
-class Listening:
-    """A planner that remembers what its last search scored; it plans as the planner it is made of."""
+class Listening(Overheard):
+    """Remembers what its last search scored, too."""
 
-    def __init__(self, planner: Planner) -> None:
-        self.planner = planner
-        self.horizon, self.warm_std = planner.horizon, planner.warm_std
-        self.cost: Cost | None = None
-        self.populations: list[Population] = []
-        self.last: Plan | None = None
-
-    def init(self, *arguments: Any) -> PlanState:
-        """See `Planner.init`."""
-        return self.planner.init(*arguments)
-
-    def plan(
-        self, cost: Cost, state: PlanState, deadline_s: float | None = None, *, committed: Tensor | None = None
-    ) -> tuple[Plan, PlanState]:
-        """See `Planner.plan`."""
-        self.cost, self.populations = cost, []
+    def plan(self, cost: Cost, state: PlanState, *given: Any, **more: Any) -> tuple[Plan, PlanState]:
+        """See `planners.Planner`."""
+        self.cost, self.populations = cost, list[Population]()
 
         def heard(candidates: Tensor) -> Tensor | Terms:
             answer = cost(candidates)
             self.populations.append(Population(candidates.detach(), mixed(answer, candidates)))
             return answer
 
-        self.last, after = self.planner.plan(heard, state, deadline_s, committed=committed)
-        return self.last, after
+        return self.planner.plan(heard, state, *given, **more)
 
 
 class Watched(Planning):
@@ -72,20 +58,18 @@ class Watched(Planning):
         super().__init__(trained)
         self.steps, self.decisions = steps, list[Decision]()
 
-    def begin(self, task: GoalTask, seeds: Sequence[int], steps: int) -> Act:
-        """See `Agent`."""
+    def controller(self, rows: int, seeds: Sequence[int]) -> MPC:
+        """See `Planning`."""
         ear = Listening(registry.build("planner", self.trained.planner))
-        act = self.controlled(self.trained.controller(task.rows, seeds, planner=ear), task)
+        return self.trained.controller(rows, seeds, planner=ear)
 
-        def watched(t: int) -> np.ndarray:
-            before, action = ear.last, act(t)
-            if ear.last is not before and t in self.steps:
-                wide = [found for found in ear.populations if found.costs.shape[1] > 1]  # less a final mean
-                state, goal, plan = task.get_state()[0], task.get_goal()[0], ear.last.actions[:, None]
-                self.decisions.append(Decision(t, state, goal, tuple(wide or ear.populations), plan, ear.cost))
-            return action
-
-        return watched
+    def decided(self, t: int, task: GoalTask, agent: MPC, seconds: float) -> None:
+        """See `Planning`."""
+        if t in self.steps:
+            ear, plan = agent.planner, agent.last_plan.actions[:, None]
+            wide = [found for found in ear.populations if found.costs.shape[1] > 1]  # less a final mean
+            state, goal = task.get_state()[0], task.get_goal()[0]
+            self.decisions.append(Decision(t, state, goal, tuple(wide or ear.populations), plan, ear.cost))
 
 
 def mixed(answer: Tensor | Terms, candidates: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def compare(
     everyone = [*of_a, *of_b]
     for other in everyone[1:]:
         check_alike(everyone[0], other)
-    pairs = common_pairs(everyone)
+    pairs = common_pairs(of_a, of_b)
     detour_P = np.array([everyone[0].pairs[pair].detour for pair in pairs])
     if detour and not detour_P.any():
         raise InputError(f"none of the {len(pairs)} pairs that both have run is a detour; leave --detour out")

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from experiments.build import build_task
+from experiments.evaluate.summary import read_summary
 from experiments.origins import judgement, world
 from experiments.records import EpisodeRecord, read
-from experiments.runs import read_json
 from lewm import registry
 from lewm.types import InputError, nearest
 
 ALIKE = ("planner", "cost", "replan_every")  # of the evaluations of one side
+NEEDED = ("protocol.env.name", "protocol.track", "protocol.budget", "protocol.pairs_fingerprint")
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,12 @@ def check_alike(one: Evaluation, other: Evaluation) -> None:
             )
 
 
-def common_pairs(evaluations: Sequence[Evaluation]) -> list[int]:
-    """The pairs that every agent has run with every checkpoint."""
-    run: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for evaluation in evaluations:
-        run[evaluation.agent, evaluation.checkpoint] |= evaluation.pairs.keys()
+def common_pairs(*sides: Sequence[Evaluation]) -> list[int]:
+    """The pairs that each side has run with each of its checkpoints, which the other may have, too."""
+    run: dict[tuple[int, str], set[int]] = defaultdict(set)
+    for place, side in enumerate(sides):
+        for evaluation in side:
+            run[place, evaluation.checkpoint] |= evaluation.pairs.keys()
     common = sorted(set.intersection(*run.values()))
     if not common:
         raise InputError("there is no pair that all these evaluations have run; evaluate both on the same pairs")
@@ -159,23 +161,29 @@ def _parse(text: str) -> tuple[list[Path], str]:
     """(folders, agent) of one side."""
     folders: dict[Path, None] = {}
     agents: dict[str, None] = {}
-    for part in text.split(","):
-        head, colon, tail = part.rpartition(":")
-        if colon and "/" not in tail and not Path(part).exists():
-            part, agents[tail] = head, None
-        path = Path(part)
+    for part in [text] if Path(_apart(text)[0]).exists() else text.split(","):  # a name may hold a comma
+        place, agent = _apart(part)
+        if agent is not None:
+            agents[agent] = None
+        path = Path(place)
         matches = [path] if path.exists() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
         found = [match for match in matches if match.is_dir()]
-        if not (part and found):
-            raise InputError(f"there is no folder '{part}'; A and B are what `lewm evaluate` filled (out=...)")
+        if not (place and found):
+            raise InputError(f"there is no folder '{place}'; A and B are what `lewm evaluate` filled (out=...)")
         folders |= dict.fromkeys(found)
     if len(agents) > 1:
         raise InputError(f"'{text}' is one side and names several agents, {', '.join(agents)}; choose one")
     return list(folders), next(iter(agents), "model")
 
 
+def _apart(part: str) -> tuple[str, str | None]:
+    """(folder, agent) of `folder:agent`; the agent may be left out."""
+    head, colon, tail = part.rpartition(":")
+    return (head, tail) if colon and "/" not in tail and not Path(part).exists() else (part, None)
+
+
 def _open(folder: Path, agent: str) -> Evaluation:
-    summary, lines = read_json(folder / "summary.json"), read(folder / "episodes.jsonl")
+    summary, lines = read_summary(folder, NEEDED), read(folder / "episodes.jsonl")
     mine = tuple(line for line in lines if line.policy == agent and not line.presolved)
     if not mine:
         names = list(dict.fromkeys(line.policy for line in lines))

@@ -9,6 +9,7 @@ from experiments.compare.comparison import Comparison, Contrast
 from experiments.compare.sides import Side
 
 WIDTH = 100
+FEW = 20  # pairs: with fewer, sides that agree on every one may still be 17 points apart
 HEADINGS = ("", "pairs", "A", "B", "A - B", "only A", "only B", "p")
 
 
@@ -23,10 +24,17 @@ def describe(comparison: Comparison) -> str:
 
 
 def verdict(comparison: Comparison, contrast: Contrast) -> str:
-    """Which side is better, or that it is noise and what would decide it; and whether A has no less success."""
+    """Which side is better, or that it is noise and what would decide it; and whether A has no less success.
+
+    Of few pairs it says no more than that, as what would decide is estimated from the same pairs.
+    """
     low, high = contrast.difference_interval
     name = f"{contrast.rule}, detour" if contrast.detour else contrast.rule
     points = f"{100 * contrast.difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    few = f"few pairs (n = {contrast.n})" if contrast.n < FEW else ""
+    if few and not contrast.decided:
+        return f"{name}: {few}, {points}. They can neither tell the sides apart nor show them alike: evaluate more."
+    points += few and f", but of {few}"
     if not contrast.decided:
         return f"{name}: within noise, {points}. {_what_would_decide(contrast)} {_no_less(comparison, contrast)}"
     if contrast.difference > 0:

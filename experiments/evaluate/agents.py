@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from experiments.observe import observe
 from lewm import registry
 from lewm.models import WorldModel
 from lewm.types import InputError
-from planners import MPC, Dynamics
+from planners import MPC, Cost, Dynamics, Plan, Planner, PlanState
 
 Act = Callable[[int], np.ndarray]
 Spec = Mapping[str, Any]
@@ -82,14 +83,42 @@ class Planning:
 
     def begin(self, task: GoalTask, seeds: Sequence[int], steps: int) -> Act:
         """See `Agent`."""
-        return self.controlled(self.trained.controller(task.rows, seeds), task)
-
-    @staticmethod
-    def controlled(agent: MPC, task: GoalTask) -> Act:
-        """Reset a controller to the task's goals and let it act on what its model observes."""
+        agent = self.controller(task.rows, seeds)
         columns = agent.model.columns
         agent.reset(observe(task, task.get_goal(), columns))
-        return lambda t: agent.act(observe(task, task.get_state(), columns))
+
+        def act(t: int) -> np.ndarray:
+            seen, before = observe(task, task.get_state(), columns), agent.last_plan
+            begin = time.perf_counter()
+            action = agent.act(seen)
+            if agent.last_plan is not before:
+                self.decided(t, task, agent, time.perf_counter() - begin)
+            return action
+
+        return act
+
+    def controller(self, rows: int, seeds: Sequence[int]) -> MPC:
+        """What acts."""
+        return self.trained.controller(rows, seeds)
+
+    def decided(self, t: int, task: GoalTask, agent: MPC, seconds: float) -> None:
+        """Told of each new plan, `agent.last_plan`, and how long it took; for those who watch."""
+
+
+class Overheard:
+    """A planner that searches as the one it is made of, and remembers the cost of its last search.
+
+    What else is to be heard, a subclass listens to in `plan`.
+    """
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner, self.cost = planner, None
+        self.horizon, self.warm_std, self.init = planner.horizon, planner.warm_std, planner.init
+
+    def plan(self, cost: Cost, state: PlanState, *given: Any, **more: Any) -> tuple[Plan, PlanState]:
+        """See `planners.Planner`."""
+        self.cost = cost
+        return self.planner.plan(cost, state, *given, **more)
 
 
 class Scripted:
@@ -134,12 +163,14 @@ def choose_agents(
         task: with one row; it is put into `state` (1, s) with this `goal`, and the floors try a step.
 
     Raises:
-        InputError: an agent that was asked for is unknown, named twice, or cannot act.
+        InputError: an agent that was asked for is unknown, named with two settings, or cannot act.
     """
     chosen: dict[str, tuple[Spec, Agent]] = {}
     for spec in [{"name": name} for name in ("model", *FLOORS)] if asked is None else asked:
         agent: Agent = registry.build("agent", spec, trained=trained)
         if spec["name"] in chosen:
+            if _whole(spec) == _whole(chosen[spec["name"]][0]):
+                continue
             raise InputError(
                 f"'{spec['name']}' is named twice, with other settings, among agents=... or by what this folder "
                 f"holds: {list(asked)}"
@@ -154,3 +185,8 @@ def choose_agents(
                 continue
         chosen[spec["name"]] = (spec, agent)
     return chosen
+
+
+def _whole(spec: Spec) -> Spec:
+    """Settings of an agent with those that were left to their defaults."""
+    return {**registry.defaults("agent", spec["name"]), **spec}

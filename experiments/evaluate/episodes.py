@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -11,10 +10,10 @@ import numpy as np
 
 from envs import GoalTask
 from experiments.build import build_task
-from experiments.evaluate.agents import Act, Agent, Planning, Trained
-from experiments.observe import observe
+from experiments.evaluate.agents import Agent, Planning, Trained
 from experiments.pairs import Pairs
 from experiments.records import EpisodeRecord
+from planners import MPC
 
 
 def row_seed(seed: int, pair: int) -> int:
@@ -78,22 +77,10 @@ class Timed(Planning):
         self.plan_ms: list[float] = []
         self.evaluations: list[int] = []
 
-    def begin(self, task: GoalTask, seeds: Sequence[int], steps: int) -> Act:
-        """See `Agent`."""
-        agent = self.trained.controller(task.rows, seeds)
-        columns = agent.model.columns
-        agent.reset(observe(task, task.get_goal(), columns))
-
-        def act(t: int) -> np.ndarray:
-            seen, before = observe(task, task.get_state(), columns), agent.last_plan
-            begin = time.perf_counter()
-            action = agent.act(seen)
-            if agent.last_plan is not before:
-                self.plan_ms.append((time.perf_counter() - begin) * 1e3)
-                self.evaluations.append(agent.last_plan.evaluations)
-            return action
-
-        return act
+    def decided(self, t: int, task: GoalTask, agent: MPC, seconds: float) -> None:
+        """See `Planning`."""
+        self.plan_ms.append(1e3 * seconds)
+        self.evaluations.append(agent.last_plan.evaluations)
 
 
 def time_decisions(

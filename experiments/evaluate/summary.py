@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.build import build_task
 from experiments.records import EpisodeRecord
+from experiments.runs import read_json
 from experiments.statistics import interval
+from lewm.types import InputError
 
 
 def summarise(lines: Sequence[EpisodeRecord]) -> dict[str, Any]:
@@ -70,6 +73,29 @@ def measures(env: Mapping[str, Any], lines: Sequence[EpisodeRecord]) -> dict[str
                 found[f"{prefix}{name}_final"] = round(float(outcomes.mean()), 4)
                 found[f"{prefix}{name}_final_interval"] = interval(outcomes.mean(0)[None])
     return {"measures": names, **found}
+
+
+def read_summary(folder: Path, needed: Sequence[str]) -> dict[str, Any]:
+    """The summary of an evaluation.
+
+    Args:
+        needed: what it has to say, as dotted keys.
+
+    Raises:
+        InputError: there is none, it is of something else, or of a version that did not say so much.
+    """
+    path = folder / "summary.json"
+    summary = read_json(path)
+    for key in needed:
+        inner = summary
+        for name in key.split("."):
+            if not isinstance(inner, Mapping) or name not in inner:
+                raise InputError(
+                    f"{path} does not say '{key}': it was not made by `lewm evaluate`, or by an older version; "
+                    "evaluate into another folder: out=..."
+                )
+            inner = inner[name]
+    return summary
 
 
 def headline(summary: Mapping[str, Any]) -> str:

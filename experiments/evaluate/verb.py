@@ -111,7 +111,7 @@ def _with_earlier(out: Path, seeds: list[int], asked: Any) -> tuple[list[int], l
     known = list(earlier.get("agents", {}).values())
     specs = None if asked is None else [{"name": a} if isinstance(a, str) else a for a in asked]
     if known:
-        specs = [*known, *(spec for spec in specs or [] if spec not in known)]
+        specs = [*known, *(specs or [])]
     return list(dict.fromkeys([*earlier.get("seeds", []), *seeds])), specs
 
 

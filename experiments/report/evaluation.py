@@ -15,6 +15,7 @@ import numpy as np
 from experiments import records
 from experiments.build import build_task
 from experiments.evaluate.agents import Trained
+from experiments.evaluate.summary import read_summary
 from experiments.evaluate.verb import load
 from experiments.origins import judgement, world
 from experiments.pairs import Pairs
@@ -23,6 +24,8 @@ from experiments.runs import read_json
 from lewm.types import InputError
 
 AGENT = ("planner", "cost", "replan_every")  # what of a protocol says how the model plans
+PROTOCOL = ("agents", "env.name", "task.version", "track", "budget", "pairs_fingerprint", "seeds", *AGENT)
+NEEDED = ("run", "n", "threads", *(f"protocol.{key}" for key in PROTOCOL))
 
 
 @dataclass(frozen=True)
@@ -114,10 +117,8 @@ def labels(folders: Sequence[Path]) -> list[str]:
 
 
 def _read(folder: Path, label: str, plugins: Sequence[str]) -> Evaluation:
-    summary = read_json(folder / "summary.json")
-    protocol = summary.get("protocol", {})
-    if "agents" not in protocol:
-        raise InputError(f"{folder} was evaluated by an older version; evaluate into another folder: out=...")
+    summary = read_summary(folder, NEEDED)
+    protocol = summary["protocol"]
     run = Path(os.path.normpath(folder / summary["run"]))
     history = run / "metrics.jsonl"
     return Evaluation(

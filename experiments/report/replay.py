@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +12,14 @@ from torch import Tensor
 
 from envs import GoalTask
 from experiments.build import build_task
-from experiments.evaluate.agents import Act, Planning, Trained
+from experiments.evaluate.agents import Overheard, Planning, Trained
 from experiments.evaluate.episodes import run_pairs
 from experiments.observe import encode
 from experiments.records import EpisodeRecord
 from experiments.report.evaluation import Evaluation
 from experiments.runs import progress
 from lewm import registry
-from planners import LatentCost, Plan, PlanState
+from planners import MPC
 
 BANK = 2000
 AT_ONCE = 200  # frames drawn and encoded at a time
@@ -67,33 +66,19 @@ class Watched(Planning):
         self.planned: list[int] = []
         self.ends: list[Tensor] = []
 
-    def begin(self, task: GoalTask, seeds: Sequence[int], steps: int) -> Act:
-        """See `Agent`."""
-        planner = _Watching(registry.build("planner", self.trained.planner), self.ends)
-        act = self.controlled(self.trained.controller(task.rows, seeds, planner=planner), task)
+    def controller(self, rows: int, seeds: Sequence[int]) -> MPC:
+        """See `Planning`."""
+        ear = Overheard(registry.build("planner", self.trained.planner))
+        return self.trained.controller(rows, seeds, planner=ear)
 
-        def watched(t: int) -> np.ndarray:
-            actions = act(t)
-            self.planned += [t] * (len(self.ends) - len(self.planned))
-            return actions
-
-        return watched
-
-
-class _Watching:
-    """A planner that also keeps the latents (B, D) in which its plans end."""
-
-    def __init__(self, planner: Any, ends: list[Tensor]) -> None:
-        self.planner, self.ends = planner, ends
-        self.horizon, self.warm_std, self.init = planner.horizon, planner.warm_std, planner.init
-
-    def plan(self, cost: LatentCost, state: PlanState, *given: Any, **more: Any) -> tuple[Plan, PlanState]:
-        """See `planners.Planner`."""
-        plan, after = self.planner.plan(cost, state, *given, **more)
-        actions, rows = plan.actions[:, None], range(len(plan.actions))
+    @torch.no_grad()
+    def decided(self, t: int, task: GoalTask, agent: MPC, seconds: float) -> None:
+        """See `Planning`."""
+        cost, actions = agent.planner.cost, agent.last_plan.actions[:, None]
+        rows = range(len(actions))
         imagined = [cost.dynamics.rollout(cost.context[k : k + 1], actions[k : k + 1]) for k in rows]
+        self.planned.append(t)
         self.ends.append(torch.cat(imagined)[:, 0, -1].cpu())
-        return plan, after
 
 
 def replay(evaluation: Evaluation, chosen: Sequence[EpisodeRecord]) -> list[Rollout]:

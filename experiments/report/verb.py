@@ -75,8 +75,9 @@ def _heading(group: Sequence[Evaluation], groups: int) -> str:
     protocol = group[0].protocol
     apart = f", goals {protocol['offset']} steps from the start" if protocol.get("offset") else ""
     name = f"<b>{escape(protocol['env']['name'])}</b>. " if groups > 1 else ""
+    pairs = len({line.pair for line in group[0].lines if not line.presolved})  # who ever ran them
     return (
-        f"<p>{name}Track <b>{escape(protocol['track'])}</b>{apart}: {group[0].summary['n']} pairs, none of them "
+        f"<p>{name}Track <b>{escape(protocol['track'])}</b>{apart}: {pairs} pairs, none of them "
         f"solved at the start. Every episode runs its whole budget of {protocol['budget']} steps; intervals are of "
         "95 %.</p>"
     )

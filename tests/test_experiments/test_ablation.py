@@ -53,6 +53,7 @@ def test_every_variant_builds(name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("composed_once")
 @pytest.mark.parametrize("task", TASKS)
 def test_every_variant_composes(task):
     configuration.compose("collect", [*TASKS[task].collect, "out=x"])

@@ -184,11 +184,16 @@ def test_a_search_exploits_the_model_where_it_finds_worse_by_imagining_better(ta
     lines = [
         {"pair": pair, "decisions": [{**asdict(found), "curve": curve}]}
         for pair, curve in enumerate(
-            ([[4, 4, 2], [3, 5, 3], [1, 8, 4]], [[4, 4, 2], [3, 2, 1]], [[2, 2, 8], [1, 1, 6], [1, 1, 4]])
+            (
+                [[4, 4, 2], [3, 5, 3], [1, 8, 4]],
+                [[4, 4, 2], [3, 2, 1]],  # stopped early
+                [[2, 2, 8], [1, 1, 6], [1, 1, 4]],
+                [[2, None, 8], [1, 1, 6], [None, 1, 9]],  # what it imagined was not finite
+            )
         )
     ]
     seen = summarise(lines)
-    assert (seen["decisions"], seen["searches"], seen["exploits_model"]) == (3, 2, 0.5)  # one stopped early
+    assert (seen["decisions"], seen["searches"], seen["exploits_model"]) == (4, 3, 0.3333)
     assert seen["curve"] == [[1, 1, 1], [0.625, 0.875, 1.125], [0.375, 1.25, 1.25]]
     assert seen["last"]["predictor"] == pytest.approx([1, 1, 1]) and summarise([]) is None
 

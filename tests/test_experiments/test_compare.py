@@ -74,6 +74,13 @@ def test_a_shorter_list_of_the_same_pairs_will_do(write):
     assert compare(write("a", "1100"), write("b", "11")).contrasts[0].n == 2
 
 
+def test_two_ways_to_plan_with_one_model_are_compared_on_what_both_have_run(write):
+    planner = {"name": "cem", "samples": 999}
+    found = compare(write("a", "110011", checkpoint="x"), write("b", "10", checkpoint="x", planner=planner))
+    final = found.contrasts[0]
+    assert found.same_runs and (final.n, final.a, final.b) == (2, 1.0, 0.5)
+
+
 def test_planner_seeds_are_averaged_whatever_they_are_called(write):
     a = write("a", "11", line(0, False, seed=77), line(1, True, seed=78))  # old logs: seeds of rows
     found = compare(a, write("b", "10", line(0, False, seed=1), line(1, False, seed=1)))
@@ -116,6 +123,31 @@ def test_pairs_solved_at_the_start_do_not_count_and_papers_headline_is_ever(writ
     a = write("a", "11", line(2, True, presolved=True), track="paper", offset=25)
     b = write("b", "10", line(2, False, presolved=True), track="paper", offset=25)
     assert [(c.rule, c.n) for c in compare(a, b).contrasts if not c.detour] == [("ever", 2), ("final", 2)]
+
+
+@pytest.mark.parametrize(
+    ("summary", "said"),
+    [
+        ([1], "'protocol.env.name'"),
+        ({"accuracy": 0.9}, "'protocol.env.name'"),
+        ({"protocol": 3}, "'protocol.env.name'"),
+        ({"protocol": {**PROTOCOL, "env": "two_room"}}, "'protocol.env.name'"),
+        ({"protocol": PROTOCOL}, "'protocol.pairs_fingerprint'"),
+    ],
+)
+def test_a_summary_of_something_else_is_refused(write, summary, said):
+    a, b = write("a", "11"), write("b", "11")
+    write_json(Path(b) / "summary.json", summary)
+    with pytest.raises(InputError, match=rf"b/summary.json does not say {said}.*lewm evaluate"):
+        compare(a, b)
+
+
+def test_a_comma_in_a_name_is_not_one_between_names(write):
+    whole = write("a,b", "11", line(0, False, "random"))
+    found = compare(whole, f"{whole}:random")
+    assert found.a.folders == found.b.folders == (whole,) and found.b.agent == "random"
+    found = compare(write("a", "11"), ",".join([write("b", "01"), write("c", "10")]))
+    assert len(found.b.folders) == 2
 
 
 def test_a_rule_of_the_task(write):
@@ -180,7 +212,11 @@ def test_what_is_asked_for_has_to_be_there(write, tmp_path):
     [
         ("1" * 30, "0" * 8 + "1" * 22, ["A is better than B, +26.7 points"], "Not shown"),
         ("0" * 8 + "1" * 22, "1" * 30, ["B is better than A", "Not shown", "difference seen is not"], "noise"),
-        ("011", "100", ["within noise", "About 69 pairs would", "Not shown", "about 46 pairs could"], "better"),
+        ("011" * 7, "100" * 7, ["within noise", "About 69 pairs would", "Not shown", "about 44 pairs"], "better"),
+        ("011", "100", ["few pairs (n = 3), +33.3 points", "nor show them alike"], "would"),
+        ("1" * 19, "1" * 19, ["few pairs (n = 19), +0.0 points [-17.4, +17.4]"], "No difference"),
+        ("1" * 20, "1" * 20, ["within noise, +0.0 points [-16.7, +16.7]. No difference was seen"], "few"),
+        ("1" * 6, "0" * 6, ["A is better than B, +100.0 points", "but of few pairs (n = 6)."], "noise"),
         ("1" * 200, "1" * 200, ["No difference was seen", "A has no less success than B"], "Not shown"),
     ],
 )

@@ -145,6 +145,15 @@ def test_an_agent_cannot_be_changed_afterwards(compose, tiny_run, tmp_path):
         evaluate(compose("evaluate", f"run={run}", "agents=[{name:random,hold:2}]"))
 
 
+def test_settings_left_to_their_defaults_are_those_settings(compose, tiny_run, tmp_path):
+    """So that a folder grows by agents however they are written, also twice in one command."""
+    run = fresh(tiny_run, tmp_path / "run")
+    first = evaluate(compose("evaluate", f"run={run}", "agents=[random,{name:greedy}]"))
+    agents = "agents=[{name:random,hold:5},greedy,random]"
+    assert evaluate(compose("evaluate", f"run={run}", agents)) == first
+    assert first["protocol"]["agents"] == {"random": {"name": "random"}, "greedy": {"name": "greedy"}}
+
+
 @pytest.mark.parametrize("seeds", ["0", "[]", "[0,0]", "[-1]"])
 def test_seeds_are_a_list_of_whole_numbers(compose, tiny_run, tmp_path, seeds):
     with pytest.raises(InputError, match="seeds"):

@@ -7,9 +7,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Empty, Queue
 from string import Template
+from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,12 +23,13 @@ from PIL import Image
 
 import planners
 from envs import TwoRoom
+from experiments.evaluate.agents import Overheard
 from experiments.pictures import coordinates
 from experiments.records import append, read
 from experiments.report import report
 from experiments.report.evaluation import labels
 from experiments.report.films import Film, make_film, png
-from experiments.report.replay import Bank, Rollout, _Watching
+from experiments.report.replay import Bank, Rollout, Watched
 from lewm.types import InputError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -157,17 +162,18 @@ def test_an_older_evaluation_is_refused(run, tmp_path):
 def test_plans_end_where_their_actions_lead():
     spec = planners.Limits(low=np.full(2, -1.0), high=np.full(2, 1.0), std=np.full(2, 0.5))
     dynamics = planners.from_step(lambda state, action: state + action, spec)
-    ends: list[torch.Tensor] = []
-    planner = _Watching(planners.CEM(horizon=4, samples=8, iterations=2, elites=2), ends)
+    watched = Watched(None)
+    planner = Overheard(planners.CEM(horizon=4, samples=8, iterations=2, elites=2))
     agent = planners.MPC(dynamics, np.array([[3.0, 0.0], [0.0, 3.0]]), rows=2, planner=planner, replan_every=2)
     state = np.zeros((2, 2))
     for t in range(4):
         before = state.copy()
         state = state + agent.act(state)
-        assert len(ends) == t // 2 + 1
         if t % 2 == 0:
+            watched.decided(t, None, agent, 0.0)
             expected = before + agent.last_plan.actions.sum(1).numpy()
-            np.testing.assert_allclose(ends[-1].numpy(), expected, atol=1e-6)
+            np.testing.assert_allclose(watched.ends[-1].numpy(), expected, atol=1e-6)
+    assert watched.planned == [0, 2]
 
 
 def test_a_latent_is_shown_by_the_nearest_of_the_bank():
@@ -227,15 +233,49 @@ def browser():
 
 
 def seen(browser: str, page: str, folder: Path, *flags: str) -> dict:
-    """What a browser makes of a page in the frames of `report_frames.html`."""
+    """What a browser makes of a page in the frames of `report_frames.html`, which sends it back when all is seen.
+
+    In real time: a virtual clock (`--virtual-time-budget`) may run out before the first picture is drawn.
+    """
     scriptless = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     frames = Template(Path(__file__).with_name("report_frames.html").read_text())
-    wrapper = folder / "frames.html"
-    wrapper.write_text(frames.substitute(page=html.escape(page), scriptless=html.escape(scriptless)))
+    wrapper = frames.substitute(page=html.escape(page), scriptless=html.escape(scriptless)).encode()
+    found: Queue[bytes] = Queue()
+
+    class Exchange(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(wrapper)
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(b"")
+            found.put(body)
+
+        def answer(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
     asked = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=2040,6000"]
-    command = [browser, *asked, f"--user-data-dir={folder}/profile", "--virtual-time-budget=12000", *flags]
-    done = subprocess.run([*command, "--dump-dom", wrapper.as_uri()], capture_output=True, text=True, check=True)
-    return json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1]))
+    alone = ["--no-first-run", "--no-proxy-server", "--disable-background-networking", "--disable-extensions"]
+    log = folder / "browser.log"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Exchange) as server, log.open("wb") as output:
+        Thread(target=server.serve_forever, daemon=True).start()
+        command = [browser, *asked, *alone, f"--user-data-dir={folder}/profile", *flags]
+        command += [f"http://127.0.0.1:{server.server_port}/"]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            return json.loads(found.get(timeout=180))  # the page itself waits for at most 90 s
+        except Empty:
+            pytest.fail(f"the browser said nothing: {log.read_text()[-2000:]}")
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # with its children; nothing of the profile is kept
+            process.wait()
+            server.shutdown()
 
 
 @pytest.mark.slow
@@ -244,6 +284,7 @@ def test_the_page_in_a_browser(browser, run, page, tmp_path, calm):
     """At the fourth frame of every film, after it played, or did not for who asked for less motion."""
     summary = json.loads((run / "summary.json").read_text())
     found = seen(browser, page, tmp_path, *(["--force-prefers-reduced-motion"] if calm else []))
+    assert found["calm"] == calm
     shown = films(page)
     assert len(shown) == 6
     expected = [
@@ -258,6 +299,6 @@ def test_the_page_in_a_browser(browser, run, page, tmp_path, calm):
         assert view["heads"] == [width > 640]
         assert view["strips"] == [not scripts] * 6
         if scripts:
-            assert view["played"] == [0 if calm else 15] * 6
+            assert view["played"] == [0 if calm else 15] * 6 and view["buttons"] == ["Play"] * 6
             assert view["steps"] == ["step 3"] * 6
             assert view["drawn"] == expected

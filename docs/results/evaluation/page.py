@@ -207,8 +207,9 @@ def made() -> str:
     """Of which commits, and on what: the cells were measured in several goes."""
     sources = [line["made"] for line in cells.lines(CELLS) if "made" in line]
     commits = ", ".join(dict.fromkeys(source["commit"] for source in sources))
-    machines = {f"python {s['versions']['python']}, numpy {s['versions']['numpy']}, {s['machine']}" for s in sources}
-    return f"Commits {commits}; {'; '.join(sorted(machines))}."
+    machines = {(s["versions"]["python"], s["versions"]["numpy"], s["machine"]) for s in sources}
+    told = [f"python {python}, numpy {numpy}, {machine}" for python, numpy, machine in sorted(machines)]
+    return f"Commits {commits}; {'; '.join(told)}."
 
 
 def page() -> str:

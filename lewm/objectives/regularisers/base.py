@@ -76,6 +76,15 @@ class Regulariser:
         raise NotImplementedError
 
 
+def check_pairs(z_GND: Tensor, name: str) -> None:
+    """Refuse a group of one latent, of which there are no pairs."""
+    if z_GND.shape[1] < 2:
+        raise InputError(
+            f"{name} compares each latent with the others, and got one alone: lower trainer.accumulate, so that a "
+            "micro-batch has 2 rows, or choose objective.regulariser.axis=pooled"
+        )
+
+
 @register("regulariser", "none")
 class Nothing(Regulariser):
     """No regulariser: something else keeps latents apart, as inverse dynamics does in SMWM and Delta-JEPA."""

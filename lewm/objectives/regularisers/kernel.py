@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lewm.objectives.regularisers.base import Regulariser
+from lewm.objectives.regularisers.base import Regulariser, check_pairs
 from lewm.objectives.regularisers.directions import frozen_subspaces
 from lewm.registry import register
 from lewm.types import InputError
@@ -148,6 +148,7 @@ class KernelStein(Regulariser):
 
     def measure(self, z_GND: Tensor, generator: torch.Generator) -> Tensor:
         """See the class."""
+        check_pairs(z_GND, "ksd")
         count, dim = z_GND.shape[-2:]
         b, squares = self.bandwidth * dim, squared_distances(z_GND, z_GND)
         u = (1 + squares / b).rsqrt()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lewm.objectives.regularisers.base import Regulariser
+from lewm.objectives.regularisers.base import Regulariser, check_pairs
 from lewm.objectives.regularisers.kernel import angles
 from lewm.registry import register
 from lewm.types import InputError
@@ -88,6 +88,7 @@ class SpherePairs(Regulariser):
         unit = F.normalize(z_GND, dim=-1)
         cosines = unit @ unit.mT
         if self.distance == "kl":
+            check_pairs(z_GND, "sphere_kl")
             return self._kl(cosines, dim)
         phi = self._kernel(cosines, dim)
         if self.distance == "ksd":

@@ -27,6 +27,19 @@ def somewhere(make, *shape, seed=0):
     return 0.3 * make.gaussian(*shape, seed=seed) + 0.2
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_a_batch_of_one_row_is_finite_or_refused(name, make):
+    """As micro-batches may be; over batch and time there always are several."""
+    z = somewhere(make, 1, 3, 4)
+    if name in ("ksd", "sphere_kl"):  # of pairs alone
+        with pytest.raises(InputError, match=rf"{name} compares .* trainer.accumulate"):
+            make.value(name, z)
+    else:
+        assert torch.isfinite(make.value(name, z, **settings(name)))
+    if name != "none":
+        assert torch.isfinite(make.value(name, z, axis="pooled", **settings(name)))
+
+
 @pytest.mark.parametrize("name", sorted({*EVERY} - {"visreg"}))  # it stops a gradient on purpose
 def test_gradcheck(name, make):
     z = somewhere(make, 6, 2, 4).requires_grad_()
