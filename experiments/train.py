@@ -22,11 +22,12 @@ from lewm.data import EpisodeReader, Windows, split_episodes
 from lewm.diagnosis import RidgeProbe
 from lewm.models import WorldModel
 from lewm.objectives import Objective
-from lewm.training import LATENT, LatentReader, freeze, join, settled, start_from
+from lewm.training import LATENT, LatentReader, freeze, join, settled, start_from, whiten
 from lewm.types import InputError
 from planners.observations import each
 
 PROBE_FRAMES = 2000
+PAIRS_AT_ONCE = 100  # of frames that are encoded
 OUTPUTS = ["checkpoint", "training_state.pt", "metrics.jsonl", "metrics.csv"]
 
 
@@ -45,6 +46,8 @@ def train(config: Mapping[str, Any]) -> Path:
     objective = registry.build("objective", config["objective"])
     model, origin = _model(config, reader, training, objective)
     freeze(model, _names(config["frozen"]))
+    if config["whiten"]:
+        _whiten(model, config, reader, training)
     model.recommendation = {key: config[key] for key in ("planner", "cost", "replan_every")}
     shape = {"frames": trainer.frames, "block": model.action_block, "pad": model.history - 1}
     processes = join(trainer.device)
@@ -139,6 +142,26 @@ def _model(
     fresh = start_from(model, source, parts)
     facts = {"run": str(config["init"]), "sha256": _sha256(folder), "parts": parts or ["all"], "fresh_heads": fresh}
     return model, {"init": facts}
+
+
+@torch.no_grad()
+def _whiten(model: WorldModel, config: Mapping[str, Any], reader: EpisodeReader, episodes: np.ndarray) -> None:
+    """Scale the latents of a frozen encoder by how frames a block apart, some of these episodes, differ."""
+    fresh = config["init"] is not None and set(config["init_only"] or ["predictor"]) <= {"encoder", "projector"}
+    if not (settled(model) and fresh and model.config.link == "none" and 0 < config["whiten"] <= 1):
+        raise InputError(
+            "whiten, from 0 to 1, needs latents that stay, without a link, and a predictor that begins anew: "
+            "init=RUN 'init_only=[encoder,projector]' 'frozen=[encoder,projector]'; got "
+            f"whiten={config['whiten']}, init={config['init']}, init_only={config['init_only']}, "
+            f"frozen={config['frozen']}, link {model.config.link}"
+        )
+    windows = Windows(reader, episodes, frames=2, block=model.action_block, columns=model.columns)
+    pairs, changes = min(len(windows), PROBE_FRAMES), []
+    model.eval()
+    for first in range(0, pairs, PAIRS_AT_ONCE):
+        batch = windows.draw(first // PAIRS_AT_ONCE, PAIRS_AT_ONCE, 0)
+        changes.append(model.encode(each(torch.from_numpy, dict(batch.observations))).diff(dim=1)[:, 0])
+    whiten(model, torch.cat(changes), config["whiten"])
 
 
 @torch.no_grad()

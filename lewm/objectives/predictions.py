@@ -48,7 +48,7 @@ class OpenLoop:
         if self.whiten:
             changes = encoded.gather(z[:, 1:] - z[:, :-1]).detach()
             with torch.autocast(z.device.type, enabled=False):
-                weights_DD = _whitening(changes, self.whiten)
+                weights_DD = whitening(changes, self.whiten)
         ahead, errors = encoded.predicted_BLD, []
         for k in range(1, min(self.steps, z.shape[1] - 1) + 1):
             if k > 1:
@@ -62,9 +62,9 @@ class OpenLoop:
         return (torch.stack(errors) * weights).sum() / weights.sum()  # a product by @ would be half under autocast
 
 
-def _whitening(changes_BLD: Tensor, power: float) -> Tensor:
-    """(C / c)^(-power / 2) of the covariance C of these changes, c its mean eigenvalue; with a floor under it."""
-    changes = changes_BLD.flatten(0, 1)
+def whitening(changes_BLD: Tensor, power: float) -> Tensor:
+    """(C / c)^(-power / 2), (D, D), C the covariance of these changes and c its mean eigenvalue; with a floor."""
+    changes = changes_BLD.flatten(0, -2)
     exact = changes.to(torch.promote_types(changes.dtype, torch.float32))  # no eigenvalues in half precision
     spread, axes = torch.linalg.eigh(exact.T.cov())
     tiny = torch.finfo(spread.dtype).tiny  # latents that do not change at all

@@ -3,7 +3,7 @@
 from lewm.training.distributed import Processes, join
 from lewm.training.latents import LATENT, LatentReader
 from lewm.training.schedule import warmup_cosine
-from lewm.training.start import freeze, settled, start_from
+from lewm.training.start import freeze, settled, start_from, whiten
 from lewm.training.step import Diverged
 from lewm.training.stopping import Stopped
 from lewm.training.trainer import Trainer
@@ -20,4 +20,5 @@ __all__ = [
     "settled",
     "start_from",
     "warmup_cosine",
+    "whiten",
 ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from lewm.models import WorldModel
+from lewm.objectives.predictions import whitening
 from lewm.types import InputError, nearest
 
 ADVICE = (
@@ -57,6 +59,22 @@ def freeze(model: WorldModel, parts: Sequence[str]) -> None:
         model.get_submodule(name).requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"with {', '.join(parts)} frozen nothing is left to learn; freeze fewer parts")
+
+
+@torch.no_grad()
+def whiten(model: WorldModel, changes_ND: Tensor, power: float) -> None:
+    """Turn latents z into (C / c)^(-power / 2) z, in the projector's last layer: what changes seldom counts more.
+
+    C is the covariance of one block's changes, c its mean eigenvalue. To predictors and planners this is another
+    encoder, whose squared distances weigh a block that is pushed now and then as an agent that always moves; so it
+    is for models whose encoder and projector stay as they are, and whose predictor begins anew.
+
+    Args:
+        changes_ND: of the latents as they are.
+    """
+    last, weights_DD = model.projector[-1], whitening(changes_ND, power)
+    last.weight.copy_(weights_DD @ last.weight)
+    last.bias.copy_(weights_DD @ last.bias)
 
 
 def settled(model: WorldModel) -> bool:

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
 import lewm
 from experiments.train import train
 from lewm import checkpoint
+from lewm.data import EpisodeReader, Windows
 from lewm.types import InputError
 
 ONE_STEP = ["trainer.steps=1", "trainer.learning_rate=1e-9", "trainer.warmup=0"]
@@ -61,6 +63,23 @@ def test_a_predictor_learns_on_the_latents_of_a_frozen_encoder(compose, tiny_run
         start(compose, tiny_run, tmp_path / "run", *settings[1:])
     with pytest.raises(InputError, match="no part 'encode' to freeze: did you mean 'encoder'"):
         start(compose, tiny_run, tmp_path / "other", "frozen=encode")
+
+
+def test_latents_may_be_whitened_for_a_predictor_that_begins_anew(compose, tiny_run, tmp_path):
+    """Changes of one block are then equally long in all directions; what would not fit is refused."""
+    anew = ["init_only=[encoder,projector]", "objective/regulariser=none"]
+    model, _ = start(compose, tiny_run, tmp_path / "run", "frozen=[encoder,projector]", "whiten=1.0", *anew)
+    reader = EpisodeReader(tiny_run / "data")
+    windows = Windows(reader, np.arange(len(reader)), frames=2, block=model.action_block)
+    spreads = []
+    for one in (lewm.load(tiny_run), model):
+        z = one.encode(torch.from_numpy(windows.batch(np.arange(len(windows))).pixels)).detach()
+        spread = torch.linalg.eigvalsh((z[:, 1] - z[:, 0]).T.cov())
+        spreads.append((spread[-1] / spread[-3]).item())  # of the largest three, above the floor
+    assert spreads[0] > 2 and spreads[1] < 1.5
+    for wrong in (anew, ["frozen=[encoder,projector]"], ["frozen=[encoder,projector]", *anew, "whiten=2.0"]):
+        with pytest.raises(InputError, match="whiten, from 0 to 1, needs latents that stay"):
+            start(compose, tiny_run, tmp_path / "wrong", "whiten=1.0", *wrong)
 
 
 def test_another_source_is_another_run(compose, tiny_run, tmp_path):

@@ -52,10 +52,11 @@ PUSHING = [
     *("planner.horizon=25", "planner.samples=200", "planner.iterations=6", "planner.warm_iterations=4"),
     "planner.elites=20",
 ]
-REFIT = [  # the predictor alone, on its own output, errors weighed by how much the latents change
-    *("objective/prediction=open_loop", "objective.prediction.steps=5", "objective.prediction.whiten=0.8"),
+REFIT = [  # the predictor alone, on its own output, on latents scaled by how seldom they change
+    *("whiten=0.8", "objective/prediction=open_loop", "objective.prediction.steps=5"),
     *("objective/regulariser=none", "model.predictor.width=512", "model.predictor.depth=3"),
     *("trainer.steps=8000", "trainer.batch_size=128", "trainer.frames=7", "trainer.learning_rate=1e-3"),
+    "planner.horizon=15",
 ]
 MAZE = ["model.predictor.history=2", "trainer.steps=1500", "planner.horizon=25"]
 

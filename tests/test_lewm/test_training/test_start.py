@@ -6,7 +6,7 @@ from torch import nn
 
 from lewm.models import WorldModel, WorldModelConfig
 from lewm.registry import register
-from lewm.training import freeze, start_from
+from lewm.training import freeze, start_from, whiten
 from lewm.types import ActionSpec, InputError
 
 
@@ -86,3 +86,26 @@ def test_anything_else_is_refused(source, start, only, message):
 def test_what_cannot_be_frozen_is_an_error(parts, message):
     with pytest.raises(InputError, match=message):
         freeze(model(1), parts)
+
+
+def test_whitened_latents_are_the_latents_scaled_by_what_changes():
+    """Power 1 makes the changes white, power 0.5 has the square root of their covariance; distances follow."""
+    z = 3 + torch.randn(400, 2, 4, generator=torch.Generator().manual_seed(0)).cumsum(1) * torch.tensor(
+        [4, 3, 2, 1.0]
+    )
+    changes, images = z[:, 1] - z[:, 0], torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8)
+    for power in (0.5, 1.0):
+        plain, scaled = model(1).eval(), model(1).eval()
+        whiten(scaled, changes, power)
+        assert [name for name, _ in scaled.named_parameters() if not all(same(plain, scaled, name))] == [
+            "projector.3.weight",
+            "projector.3.bias",
+        ]
+        with torch.no_grad():
+            before, after = plain.encode(images), scaled.encode(images)
+        spread, axes = torch.linalg.eigh(changes.T.cov().double())
+        weights = (axes * (spread / spread.mean()) ** (-power / 2)) @ axes.T
+        torch.testing.assert_close(after.double(), before.double() @ weights, rtol=1e-4, atol=1e-5)
+        if power == 1:
+            white = (changes.double() @ weights).T.cov()
+            torch.testing.assert_close(white, spread.mean() * torch.eye(4, dtype=white.dtype), rtol=0, atol=1e-4)
