@@ -9,8 +9,6 @@ from lewm.objectives.encoded import Encoded
 from lewm.registry import register
 from lewm.types import InputError
 
-LEAST = 0.02  # of the largest eigenvalue, added to each before its inverse is taken
-
 
 @register("prediction", "one_step")
 class OneStep:
@@ -29,47 +27,23 @@ class OpenLoop:
     `steps` calls: a predictor that looks at several frames is given, for the k-th, predictions of k - 1 blocks in
     the place of all of them, where a planner's oldest are real. RC-aux's
     is growth 1 (arXiv 2605.07278, whose number of steps is drawn anew for each batch).
-
-    Args:
-        whiten: p of errors measured as e' (C / c)^-p e, C the covariance of one block's change of the latents and c
-            its mean eigenvalue: 1 divides each direction by how much it changes, so that what moves seldom or
-            little, a block that is pushed, counts as much as what always moves. Meant for a frozen encoder: one
-            that learns can make changes large where they need not be right.
     """
 
-    def __init__(self, *, steps: int = 3, growth: float = 0.0, whiten: float = 0.0) -> None:
-        if steps < 1 or not 0 <= whiten <= 1:
-            raise InputError(f"open_loop needs steps >= 1 and whiten from 0 to 1, got {steps} and {whiten}")
-        self.steps, self.growth, self.whiten = steps, growth, whiten
+    def __init__(self, *, steps: int = 3, growth: float = 0.0) -> None:
+        if steps < 1:
+            raise InputError(f"open_loop needs steps >= 1, got {steps}")
+        self.steps, self.growth = steps, growth
 
     def __call__(self, encoded: Encoded) -> Tensor:
         """Scalar; no deeper than the window."""
         z, actions = encoded.z_BTD, encoded.actions_BLE
-        if self.whiten:
-            changes = encoded.gather(z[:, 1:] - z[:, :-1]).detach()
-            with torch.autocast(z.device.type, enabled=False):
-                weights_DD = whitening(changes, self.whiten)
         ahead, errors = encoded.predicted_BLD, []
         for k in range(1, min(self.steps, z.shape[1] - 1) + 1):
             if k > 1:
                 ahead = encoded.predictor(ahead[:, :-1], actions[:, k - 1 :])
-            error = ahead - z[:, k:]
-            if self.whiten:
-                with torch.autocast(z.device.type, enabled=False):  # half precision has too few digits for this
-                    error = error.to(weights_DD) @ weights_DD
-            errors.append(error.square().mean())
+            errors.append((ahead - z[:, k:]).square().mean())
         weights = torch.arange(1.0, len(errors) + 1).to(z) ** self.growth
         return (torch.stack(errors) * weights).sum() / weights.sum()  # a product by @ would be half under autocast
-
-
-def whitening(changes_BLD: Tensor, power: float) -> Tensor:
-    """(C / c)^(-power / 2), (D, D), C the covariance of these changes and c its mean eigenvalue; with a floor."""
-    changes = changes_BLD.flatten(0, -2)
-    exact = changes.to(torch.promote_types(changes.dtype, torch.float32))  # no eigenvalues in half precision
-    spread, axes = torch.linalg.eigh(exact.T.cov())
-    tiny = torch.finfo(spread.dtype).tiny  # latents that do not change at all
-    spread = (spread + LEAST * spread.max()).clamp(min=tiny) / spread.mean().clamp(min=tiny)
-    return (axes * spread ** (-power / 2)) @ axes.T
 
 
 @register("prediction", "prefixes")

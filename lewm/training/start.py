@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lewm.models import WorldModel
-from lewm.objectives.predictions import whitening
 from lewm.types import InputError, nearest
 
+LEAST = 0.02  # of the largest eigenvalue, added to each before its inverse is taken
 ADVICE = (
     "give model and objective the settings of that run, or name the parts to take: init_only=[encoder,projector]"
 )
@@ -65,14 +65,18 @@ def freeze(model: WorldModel, parts: Sequence[str]) -> None:
 def whiten(model: WorldModel, changes_ND: Tensor, power: float) -> None:
     """Turn latents z into (C / c)^(-power / 2) z, in the projector's last layer: what changes seldom counts more.
 
-    C is the covariance of one block's changes, c its mean eigenvalue. To predictors and planners this is another
-    encoder, whose squared distances weigh a block that is pushed now and then as an agent that always moves; so it
-    is for models whose encoder and projector stay as they are, and whose predictor begins anew.
+    C is the covariance of one block's changes (with a floor of 2 % of its largest eigenvalue), c its mean
+    eigenvalue. To predictors and planners this is another encoder, whose squared distances, of errors as of goals,
+    are Mahalanobis distances: a block that is pushed now and then weighs as much as an agent that always moves. So
+    it is for models whose encoder and projector stay as they are, and whose predictor begins anew.
 
     Args:
         changes_ND: of the latents as they are.
     """
-    last, weights_DD = model.projector[-1], whitening(changes_ND, power)
+    spread, axes = torch.linalg.eigh(changes_ND.T.cov())
+    tiny = torch.finfo(spread.dtype).tiny  # latents that do not change at all
+    spread = (spread + LEAST * spread.max()).clamp(min=tiny) / spread.mean().clamp(min=tiny)
+    last, weights_DD = model.projector[-1], (axes * spread ** (-power / 2)) @ axes.T
     last.weight.copy_(weights_DD @ last.weight)
     last.bias.copy_(weights_DD @ last.bias)
 
