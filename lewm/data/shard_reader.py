@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import sys
 import zlib
 from collections import OrderedDict
@@ -171,7 +172,13 @@ def _handles() -> int:
 
 
 def available_memory() -> int | None:
-    """Bytes of memory free for use; None where the system does not tell."""
+    """Bytes of memory free for use, what only caches files included; None where the system does not tell."""
+    try:
+        found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        if found:
+            return 1024 * int(found[1])
+    except OSError:
+        pass  # not Linux
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from lewm.data import Column, EpisodeReader
+from lewm.data.shard_reader import available_memory
 from lewm.models import WorldModel
+from lewm.types import InputError
 
 LATENT = "__latent__"
 
@@ -24,9 +26,14 @@ class LatentReader:
     Args:
         model: encoder and projector as they will stay; a copy of it is kept.
         episodes: positions of those that will be read.
+
+    Raises:
+        InputError: so much memory is not free.
     """
 
-    def __init__(self, reader: EpisodeReader, model: WorldModel, episodes: np.ndarray, device: str = "cpu") -> None:
+    def __init__(
+        self, reader: EpisodeReader, model: WorldModel, episodes: np.ndarray, device: torch.device | str = "cpu"
+    ) -> None:
         self._reader, self._model = reader, copy.deepcopy(model).to(device).eval()
         self._strides = {name: reader.info.columns[name].stride for name in model.columns}
         self._column = Column("float32", (model.config.latent_dim,), math.lcm(*self._strides.values()))
@@ -35,6 +42,12 @@ class LatentReader:
         rows = np.zeros(len(self.steps), np.int64)
         rows[episodes] = self.steps[episodes] // self._column.stride + 1
         self._first = np.cumsum(rows) - rows
+        needed, free = int(rows.sum()) * self._column.row_bytes, available_memory()
+        if free is not None and needed > free:
+            raise InputError(
+                f"the latents of {rows.sum():,} frames need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+                "train on fewer episodes (validation=... holds some out)"
+            )
         self._latents = np.zeros(
             (rows.sum(), *self._column.shape), np.float32
         )  # pages are taken as they are filled

@@ -10,6 +10,7 @@ import torch
 import lewm
 from lewm.data import Column, EpisodeReader, Loader, Windows
 from lewm.training import LATENT, LatentReader, freeze, settled
+from lewm.types import InputError
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,9 @@ def test_sparse_pictures_make_a_sparse_column(model, reader):
     shared = every.starts % 5 == 0
     np.testing.assert_array_equal(fifth.starts, every.starts[shared])
     np.testing.assert_array_equal(fifth.observations[LATENT], every.observations[LATENT][shared])
+
+
+def test_latents_that_do_not_fit_are_refused(model, reader, monkeypatch):
+    monkeypatch.setattr("lewm.training.latents.available_memory", lambda: 100)
+    with pytest.raises(InputError, match=r"the latents of 62 frames need .* train on fewer episodes"):
+        LatentReader(reader, model, np.array([0, 5]))
