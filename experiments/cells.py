@@ -87,7 +87,7 @@ def made(log: Path) -> list[str]:
 def _done(cell: Cell, log: Path) -> bool:
     for found in cells(log):
         if found["cell"] == cell.name:
-            if found["settings"] != json.loads(_text(cell.settings)):
+            if _finite(found["settings"]) != json.loads(_text(cell.settings)):
                 raise InputError(
                     f"{log} holds another '{cell.name}' ({found['settings']}, now {cell.settings}); choose another "
                     "out=..., or delete it"

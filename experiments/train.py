@@ -47,15 +47,12 @@ def train(config: Mapping[str, Any]) -> Path:
     model, origin = _model(config, reader, training, objective)
     freeze(model, _names(config["frozen"]))
     if config["whiten"]:
-        _whiten(model, config, reader, training)
+        _check_whitening(config["whiten"], model, origin)
     model.recommendation = {key: config[key] for key in ("planner", "cost", "replan_every")}
     shape = {"frames": trainer.frames, "block": model.action_block, "pad": model.history - 1}
-    processes = join(trainer.device)
-    source, columns = reader, model.columns
-    if settled(model):
-        source, columns = LatentReader(reader, model, training, processes.device), (LATENT,)
-    windows = Windows(source, training, **shape, columns=columns)
+    windows = Windows(reader, training, **shape, columns=model.columns)
 
+    processes = join(trainer.device)
     if processes.main:
         claim_folder(run, "train", {**config, "data_fingerprint": reader.fingerprint, **origin}, OUTPUTS)
     processes.wait()
@@ -69,11 +66,18 @@ def train(config: Mapping[str, Any]) -> Path:
             check_sums(reader)
             if origin:
                 tell(f"starts from {_spoken(**origin['init'])}")
+        if config["whiten"]:
+            whiten(model, _changes(model, reader, training), config["whiten"])
+        if settled(model):
+            most = trainer.steps * trainer.batch_size * trainer.frames
+            latents = LatentReader(reader, model, training, device=processes.device, most=most)
+            windows = Windows(latents, training, **shape, columns=(LATENT,))
         with progress(trainer.steps, "train", "steps") if processes.main else nullcontext() as bar:
             trainer.fit(model, objective, windows, run, config["seed"], shown(bar), tell)
         if processes.main:
             r2 = probe(model, reader, training, held_out)
             facts = {"steps": trainer.steps, "processes": processes.world, "probe_r2": r2, **origin}
+            facts |= {"whiten": config["whiten"]} if config["whiten"] else {}
             checkpoint.save(model, run / "checkpoint", _facts(config, reader) | facts)
             seen = f", state probe R2 {min(r2):.4f} (worst axis, held-out episodes)" if r2 else ""
             tell(f"{trainer.steps} steps in {run} ({time.perf_counter() - begin:.1f} s{seen})")
@@ -144,24 +148,29 @@ def _model(
     return model, {"init": facts}
 
 
-@torch.no_grad()
-def _whiten(model: WorldModel, config: Mapping[str, Any], reader: EpisodeReader, episodes: np.ndarray) -> None:
-    """Scale the latents of a frozen encoder by how frames a block apart, some of these episodes, differ."""
-    fresh = config["init"] is not None and set(config["init_only"] or ["predictor"]) <= {"encoder", "projector"}
-    if not (settled(model) and fresh and model.config.link == "none" and 0 < config["whiten"] <= 1):
+def _check_whitening(power: float, model: WorldModel, origin: Mapping[str, Any]) -> None:
+    parts = origin["init"]["parts"] if origin else ["all"]
+    if not (
+        0 < power <= 1 and settled(model) and set(parts) <= {"encoder", "projector"} and model.config.link == "none"
+    ):
         raise InputError(
             "whiten, from 0 to 1, needs latents that stay, without a link, and a predictor that begins anew: "
             "init=RUN 'init_only=[encoder,projector]' 'frozen=[encoder,projector]'; got "
-            f"whiten={config['whiten']}, init={config['init']}, init_only={config['init_only']}, "
-            f"frozen={config['frozen']}, link {model.config.link}"
+            f"whiten={power}, parts {', '.join(parts)} of another run, link {model.config.link}"
         )
+
+
+@torch.no_grad()
+def _changes(model: WorldModel, reader: EpisodeReader, episodes: np.ndarray) -> torch.Tensor:
+    """How latents (n, D) change within a block, in some windows of these episodes."""
     windows = Windows(reader, episodes, frames=2, block=model.action_block, columns=model.columns)
-    pairs, changes = min(len(windows), PROBE_FRAMES), []
     model.eval()
-    for first in range(0, pairs, PAIRS_AT_ONCE):
-        batch = windows.draw(first // PAIRS_AT_ONCE, PAIRS_AT_ONCE, 0)
-        changes.append(model.encode(each(torch.from_numpy, dict(batch.observations))).diff(dim=1)[:, 0])
-    whiten(model, torch.cat(changes), config["whiten"])
+    found = []
+    for step in range(math.ceil(min(len(windows), PROBE_FRAMES) / PAIRS_AT_ONCE)):
+        batch = windows.draw(step, PAIRS_AT_ONCE, 0)
+        z_BTD = model.encode(each(torch.from_numpy, dict(batch.observations)))
+        found.append(z_BTD[:, 1] - z_BTD[:, 0])
+    return torch.cat(found)
 
 
 @torch.no_grad()

@@ -161,7 +161,7 @@ def _parse(text: str) -> tuple[list[Path], str]:
     """(folders, agent) of one side."""
     folders: dict[Path, None] = {}
     agents: dict[str, None] = {}
-    for part in [text] if Path(_apart(text)[0]).exists() else text.split(","):  # a name may hold a comma
+    for part in [text] if _exists(_apart(text)[0]) else text.split(","):  # a name may hold a comma
         place, agent = _apart(part)
         if agent is not None:
             agents[agent] = None
@@ -176,10 +176,17 @@ def _parse(text: str) -> tuple[list[Path], str]:
     return list(folders), next(iter(agents), "model")
 
 
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # several names joined may be longer than a name can be
+        return False
+
+
 def _apart(part: str) -> tuple[str, str | None]:
     """(folder, agent) of `folder:agent`; the agent may be left out."""
     head, colon, tail = part.rpartition(":")
-    return (head, tail) if colon and "/" not in tail and not Path(part).exists() else (part, None)
+    return (head, tail) if colon and "/" not in tail and not _exists(part) else (part, None)
 
 
 def _open(folder: Path, agent: str) -> Evaluation:

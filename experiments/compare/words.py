@@ -39,7 +39,8 @@ def verdict(comparison: Comparison, contrast: Contrast) -> str:
         return f"{name}: within noise, {points}. {_what_would_decide(contrast)} {_no_less(comparison, contrast)}"
     if contrast.difference > 0:
         return f"{name}: A is better than B, {points}."
-    return f"{name}: B is better than A, {points}. {_no_less(comparison, contrast)}"
+    said = f"{name}: B is better than A, {points}."
+    return said if few else f"{said} {_no_less(comparison, contrast)}"
 
 
 def _what_would_decide(contrast: Contrast) -> str:

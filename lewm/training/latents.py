@@ -25,33 +25,37 @@ class LatentReader:
 
     Args:
         model: encoder and projector as they will stay; a copy of it is kept.
-        episodes: positions of those that will be read.
+        episodes: positions of those that will be read; most: how many of their frames, at most.
 
     Raises:
         InputError: so much memory is not free.
     """
 
     def __init__(
-        self, reader: EpisodeReader, model: WorldModel, episodes: np.ndarray, device: torch.device | str = "cpu"
+        self,
+        reader: EpisodeReader,
+        model: WorldModel,
+        episodes: np.ndarray,
+        *,
+        device: torch.device | str = "cpu",
+        most: int | None = None,
     ) -> None:
         self._reader, self._model = reader, copy.deepcopy(model).to(device).eval()
         self._strides = {name: reader.info.columns[name].stride for name in model.columns}
         self._column = Column("float32", (model.config.latent_dim,), math.lcm(*self._strides.values()))
         self.info = replace(reader.info, columns={**reader.info.columns, LATENT: self._column})
         self.ids, self.steps = reader.ids, reader.steps
-        rows = np.zeros(len(self.steps), np.int64)
-        rows[episodes] = self.steps[episodes] // self._column.stride + 1
-        self._first = np.cumsum(rows) - rows
-        needed, free = int(rows.sum()) * self._column.row_bytes, available_memory()
+        self._rows = np.zeros(len(self.steps), np.int64)
+        self._rows[episodes] = self.steps[episodes] // self._column.stride + 1
+        self._first, count = np.cumsum(self._rows) - self._rows, int(self._rows.sum())
+        needed, free = min(count, most or count) * self._column.row_bytes, available_memory()
         if free is not None and needed > free:
             raise InputError(
-                f"the latents of {rows.sum():,} frames need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+                f"the latents of {count:,} frames need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
                 "train on fewer episodes (validation=... holds some out)"
             )
-        self._latents = np.zeros(
-            (rows.sum(), *self._column.shape), np.float32
-        )  # pages are taken as they are filled
-        self._known = np.zeros(len(self._latents), bool)
+        # Of zeros, pages are taken as they are filled.
+        self._latents, self._known = np.zeros((count, *self._column.shape), np.float32), np.zeros(count, bool)
 
     def gather(
         self, name: str, positions: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None
@@ -59,6 +63,8 @@ class LatentReader:
         """As `EpisodeReader.gather`."""
         if name != LATENT:
             return self._reader.gather(name, positions, rows, out)
+        if ((rows < 0) | (rows >= self._rows[positions])).any():
+            raise IndexError(f"column '{LATENT}': a row outside of the episodes that were asked for")
         places = self._first[positions] + rows
         unknown, first = np.unique(places[~self._known[places]], return_index=True)
         if len(unknown):
@@ -68,8 +74,9 @@ class LatentReader:
         found = self._latents[places]
         if out is None:
             return found
-        out[:] = found.reshape(len(out), -1).view(np.uint8)
-        return out.view(np.float32).reshape(found.shape)
+        filled = out.view(np.float32).reshape(found.shape)
+        filled[...] = found
+        return filled
 
     @torch.no_grad()
     def _encode(self, positions: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from lewm.models import WorldModel
 from lewm.registry import register
 from lewm.training.distributed import Processes, join, synchronised
 from lewm.training.heap import kept_heap
+from lewm.training.latents import LATENT
 from lewm.training.loggers import Logs
 from lewm.training.start import learning, settled
 from lewm.training.state import Average, TrainingState
@@ -172,9 +173,10 @@ class Trainer:
                     raise Stopped(number)
 
     def _batches(self, windows: Source, seed: int, first: int, processes: Processes, tell: Tell) -> Iterator[Batch]:
+        kept = LATENT in getattr(windows, "columns", ())  # in the memory of one process
         if processes.world * self.accumulate > 1:
             windows = Share(windows, processes.rows(self.batch_size, self.accumulate))
-        loader = Loader(windows, batch_size=self.batch_size, seed=seed, workers=self.workers)
+        loader = Loader(windows, batch_size=self.batch_size, seed=seed, workers=0 if kept else self.workers)
         if self.workers == "auto":
             tell(f"data is read by {loader.choice}")
         return loader.batches(first, self.steps)

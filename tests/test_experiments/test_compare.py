@@ -217,6 +217,7 @@ def test_what_is_asked_for_has_to_be_there(write, tmp_path):
         ("1" * 19, "1" * 19, ["few pairs (n = 19), +0.0 points [-17.4, +17.4]"], "No difference"),
         ("1" * 20, "1" * 20, ["within noise, +0.0 points [-16.7, +16.7]. No difference was seen"], "few"),
         ("1" * 6, "0" * 6, ["A is better than B, +100.0 points", "but of few pairs (n = 6)."], "noise"),
+        ("0" * 19, "0" * 13 + "1" * 6, ["B is better than A", "but of few pairs (n = 19)."], "no less"),
         ("1" * 200, "1" * 200, ["No difference was seen", "A has no less success than B"], "Not shown"),
     ],
 )
@@ -224,6 +225,15 @@ def test_verdicts(write, a, b, said, unsaid):
     found = compare(write("a", a), write("b", b), rule="final")
     text = verdict(found, found.contrasts[0])
     assert all(part in text for part in said) and unsaid not in text, text
+
+
+def test_many_folders_joined_by_commas(write, tmp_path, monkeypatch):
+    """Together their names are longer than a name may be."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"{'long' * 15}-{k}" for k in range(6)]
+    for k, name in enumerate(names):
+        write(name, "11", checkpoint=f"run {k}")
+    assert compare(",".join(names), names[0], rule="final").contrasts[0].n == 2
 
 
 def test_training_runs_that_differ_ask_for_seeds(write, tmp_path):

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Empty, Queue
@@ -269,11 +270,15 @@ def seen(browser: str, page: str, folder: Path, *flags: str) -> dict:
         command += [f"http://127.0.0.1:{server.server_port}/"]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            return json.loads(found.get(timeout=180))  # the page itself waits for at most 90 s
-        except Empty:
+            for _ in range(180):  # seconds; the page itself waits for at most 90
+                with suppress(Empty):
+                    return json.loads(found.get(timeout=1))
+                if process.poll() is not None:
+                    break
             pytest.fail(f"the browser said nothing: {log.read_text()[-2000:]}")
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # with its children; nothing of the profile is kept
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with its children; nothing of the profile is kept
             process.wait()
             server.shutdown()
 

@@ -14,6 +14,7 @@ import lewm
 from experiments.train import train
 from lewm import checkpoint
 from lewm.data import EpisodeReader, Windows
+from lewm.models import WorldModel
 from lewm.types import InputError
 
 ONE_STEP = ["trainer.steps=1", "trainer.learning_rate=1e-9", "trainer.warmup=0"]
@@ -80,6 +81,39 @@ def test_latents_may_be_whitened_for_a_predictor_that_begins_anew(compose, tiny_
     for wrong in (anew, ["frozen=[encoder,projector]"], ["frozen=[encoder,projector]", *anew, "whiten=2.0"]):
         with pytest.raises(InputError, match="whiten, from 0 to 1, needs latents that stay"):
             start(compose, tiny_run, tmp_path / "wrong", "whiten=1.0", *wrong)
+
+
+def test_an_interrupted_run_on_whitened_latents_ends_the_same(compose, tiny_run, tmp_path, monkeypatch):
+    """And no frame is encoded twice while it trains."""
+    settings = [f"data={tiny_run}/data", f"init={tiny_run}", "init_only=[encoder,projector]", "whiten=0.8"]
+    settings += ["frozen=[encoder,projector]", "objective/regulariser=none", "trainer.save_every=1"]
+    frames, encode = [], WorldModel.encode
+
+    def count(model, seen):
+        frames.append(len(seen["pixels"]) if isinstance(seen, dict) and seen["pixels"].ndim == 4 else 0)
+        return encode(model, seen)
+
+    monkeypatch.setattr(WorldModel, "encode", count)
+    train(compose("train", *settings, f"out={tmp_path}/whole", without="trainer.save_every"))
+    reader = EpisodeReader(tiny_run / "data")
+    assert 0 < sum(frames) <= (reader.steps + 1).sum()
+
+    def cut(bar):
+        def on_step(step, metrics):
+            if step == 3:
+                raise KeyboardInterrupt
+
+        return on_step
+
+    again = compose("train", *settings, f"out={tmp_path}/cut", without="trainer.save_every")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("experiments.train.shown", cut)
+        train(again)
+    assert not (tmp_path / "cut/checkpoint").exists()
+    train(again)
+    weights, expected = (lewm.load(tmp_path / name).state_dict() for name in ("cut", "whole"))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert checkpoint.provenance(tmp_path / "cut")["whiten"] == 0.8
 
 
 def test_another_source_is_another_run(compose, tiny_run, tmp_path):

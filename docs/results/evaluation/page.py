@@ -159,7 +159,9 @@ def objective_table(found: Sequence[Score]) -> str:
     rows = []
     for task, track in dict.fromkeys((s.task, s.track) for s in found if s.label not in OURS):
         models = [s for s in found if (s.task, s.track, s.agent) == (task, track, "model")]
-        reference = next(s for s in models if s.label == "ours")
+        reference = next((s for s in models if s.label == "ours"), None)
+        if reference is None:
+            continue  # not run yet
         for s in models:
             outcomes = s.outcomes(rule_of(track))
             gap = ""
@@ -184,10 +186,14 @@ def oracle_table(found: Sequence[Score]) -> str:
 
 
 def minutes(task: str, label: str) -> str:
-    """Median time of training of a model, on one thread beside another process."""
+    """Median time of training of a model, all its stages, on one thread beside another process."""
     done = {cell["cell"]: cell["rows"][0]["seconds"] for cell in cells.cells(CELLS)}
-    seconds = [done.get(f"{task}, {label}, train, seed {seed}") for seed in TASKS[task].models[label].seeds]
-    return f"{np.median([s for s in seconds if s is not None]) / 60:.1f} min"
+    seconds = []
+    for seed in TASKS[task].models[label].seeds:
+        name = f"{task}, {label}, {{}}, seed {seed}"
+        if name.format("train") in done:
+            seconds.append(done[name.format("train")] + done.get(name.format("first stage"), 0))
+    return f"{np.median(seconds) / 60:.1f} min"
 
 
 def _full(task: str) -> str:
@@ -206,7 +212,7 @@ def _gap(a: np.ndarray, b: np.ndarray, same_runs: bool = False) -> str:
 def made() -> str:
     """Of which commits, and on what: the cells were measured in several goes."""
     sources = [line["made"] for line in cells.lines(CELLS) if "made" in line]
-    commits = ", ".join(dict.fromkeys(source["commit"] for source in sources))
+    commits = ", ".join(dict.fromkeys(str(source["commit"]) for source in sources))
     machines = {(s["versions"]["python"], s["versions"]["numpy"], s["machine"]) for s in sources}
     told = [f"python {python}, numpy {numpy}, {machine}" for python, numpy, machine in sorted(machines)]
     return f"Commits {commits}; {'; '.join(told)}."

@@ -48,6 +48,15 @@ def test_a_frame_is_encoded_once(model, reader, monkeypatch):
     np.testing.assert_array_equal(source.gather("state", positions, rows), reader.gather("state", positions, rows))
 
 
+def test_rows_of_other_episodes_are_refused(model, reader):
+    """They have no place: another episode's latents would be read, or overwritten."""
+    source = LatentReader(reader, model, np.array([1, 3]))
+    for position, row in ((2, 0), (1, 31), (3, -1)):
+        with pytest.raises(IndexError, match="outside of the episodes"):
+            source.gather(LATENT, np.array([position]), np.array([row]))
+    assert source.gather(LATENT, np.array([], int), np.array([], int), np.empty((0, 32), np.uint8)).shape == (0, 8)
+
+
 def test_what_reads_is_a_copy(model, reader):
     """The trained model moves on and is in training mode; the reader's is neither."""
     trained = pickle.loads(pickle.dumps(model))
@@ -103,3 +112,4 @@ def test_latents_that_do_not_fit_are_refused(model, reader, monkeypatch):
     monkeypatch.setattr("lewm.training.latents.available_memory", lambda: 100)
     with pytest.raises(InputError, match=r"the latents of 62 frames need .* train on fewer episodes"):
         LatentReader(reader, model, np.array([0, 5]))
+    LatentReader(reader, model, np.array([0, 5]), most=3)
