@@ -161,7 +161,8 @@ def test_the_pages_know_every_part_and_how_to_switch_it_on(place):
 def lines_of(page: str) -> list[list[str]]:
     """`lewm train` and `pretrain` lines of its shell blocks, as (verb, *arguments)."""
     blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
-    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    whole = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = [shlex.split(line, comments=True) for line in whole]
     return [line[1:] for line in lines if line[1] in ("train", "pretrain")]
 
 
