@@ -101,8 +101,10 @@ def _load(path: Path, origin: str) -> dict[str, Tensor] | None:
     """None for a file that is not there, is damaged, or is of another origin."""
     try:
         with safe_open(path, "pt") as file:
-            same = (file.metadata() or {}).get("origin") == origin
-            return {name: file.get_tensor(name) for name in file.keys()} if same else None  # noqa: SIM118
+            if (file.metadata() or {}).get("origin") != origin:
+                return None
+            names = file.keys()  # no mapping: it cannot be walked by itself
+            return {name: file.get_tensor(name) for name in names}
     except (FileNotFoundError, SafetensorError):
         return None
 
