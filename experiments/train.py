@@ -77,7 +77,6 @@ def train(config: Mapping[str, Any]) -> Path:
         if processes.main:
             r2 = probe(model, reader, training, held_out)
             facts = {"steps": trainer.steps, "processes": processes.world, "probe_r2": r2, **origin}
-            facts |= {"whiten": config["whiten"]} if config["whiten"] else {}
             checkpoint.save(model, run / "checkpoint", _facts(config, reader) | facts)
             seen = f", state probe R2 {min(r2):.4f} (worst axis, held-out episodes)" if r2 else ""
             tell(f"{trainer.steps} steps in {run} ({time.perf_counter() - begin:.1f} s{seen})")
@@ -121,7 +120,8 @@ def shown(bar: tqdm | None) -> Callable[[int, Mapping[str, float]], None]:
 def _facts(config: Mapping[str, Any], reader: EpisodeReader) -> dict[str, Any]:
     """Where a checkpoint comes from."""
     data = {"fingerprint": reader.fingerprint, "source": reader.info.source, "validation": config["validation"]}
-    return {"data": data, "seed": config["seed"], "plugins": config["plugins"], **provenance()}
+    settings = {key: config[key] for key in ("seed", "whiten", "plugins")}
+    return {"data": data, **settings, **provenance()}
 
 
 def _model(
